@@ -1,0 +1,101 @@
+"""What has to hold before a change lands: `nox` without arguments runs it all."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "rooms", "tests", "docs", "examples"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def find_pythons() -> list[str]:
+    """Return the supported versions of which an interpreter works here, also where only pyenv knows it."""
+    found = []
+    for version in nox.project.python_versions(PYPROJECT):
+        name = f"python{version}"
+        kept = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/{name}"), reverse=True)
+        for candidate in (shutil.which(name), *map(str, kept)):
+            if candidate and subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
+                os.environ["PATH"] = f"{Path(candidate).parent}{os.pathsep}{os.environ['PATH']}"
+                found.append(version)
+                break
+    return found
+
+
+PYTHONS = find_pythons()
+
+
+def install(session: nox.Session, group: str, *, package: bool = True) -> None:
+    """Install a group of requirements, and ccstore as a user would get it."""
+    requirements = nox.project.dependency_groups(PYPROJECT, group)
+    session.install(*requirements, *(["."] if package else []))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on every Python found."""
+    install(session, "test")
+    session.run("ccstore", "warmup")
+    session.run("pytest", "--ignore=tests/test_docs.py", "--ignore=tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    install(session, "lint", package=False)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types."""
+    install(session, "types")
+    install(session, "test", package=False)
+    session.run("mypy")
+
+
+@nox.session
+def rooms(session: nox.Session) -> None:
+    """Check that rooms import only downwards."""
+    install(session, "lint")
+    session.run("lint-imports")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Check that what the documentation says is so."""
+    install(session, "test")
+    session.run("pytest", "tests/test_docs.py", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run every example."""
+    install(session, "test")
+    session.run("pytest", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Run the tests with the kernels as plain Python, and report what no test reaches."""
+    install(session, "test", package=False)
+    session.install("-e", ".")
+    environment = {"NUMBA_DISABLE_JIT": "1"}
+    session.run("coverage", "run", "-m", "pytest", "-m", "not compiled", *session.posargs, env=environment)
+    session.run("coverage", "report", "--skip-covered", "--show-missing")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure this machine."""
+    session.install(".", *[r for r in nox.project.dependency_groups(PYPROJECT, "test") if "nats-server" in r])
+    session.run("ccstore", "bench", *session.posargs, env={"PYTHONUNBUFFERED": "1", **os.environ})
