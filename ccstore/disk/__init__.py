@@ -1,0 +1,1 @@
+"""What survives: ordinary blocking file code."""

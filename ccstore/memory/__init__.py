@@ -1,0 +1,1 @@
+"""What is kept: samples of all series, in columns. One owner, no waiting, no clock, no files."""
