@@ -1,0 +1,1 @@
+"""What bytes mean: formats and protocols, to and from values. No sockets, no files, no clock."""
