@@ -1,0 +1,63 @@
+"""Time: the only reader of the wall clock, and jobs that come back.
+
+Everything else is given `now`, in whole seconds since the epoch, as an argument. Intervals are
+measured with Trio's clock, which tests replace and which no administrator sets back.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+from attrs import define
+
+__all__ = ["JobStatistics", "every", "wall_clock"]
+
+log = logging.getLogger("ccstore.upkeep")
+
+
+def wall_clock() -> int:
+    """Return the time in whole seconds since the epoch."""
+    return int(time.time())
+
+
+@define(eq=False)
+class JobStatistics:
+    """How a periodic job fares."""
+
+    runs: int = 0
+    failures: int = 0
+    last_seconds: float = 0.0
+    """How long the last run took."""
+    last_error: str = ""
+    """Of the last run; empty if it went well."""
+
+
+async def every(
+    interval: float | Callable[[], float],
+    job: Callable[[], Awaitable[None]],
+    *,
+    name: str,
+    stopping: trio.Event,
+    statistics: JobStatistics,
+) -> None:
+    """Run a job after each interval (s) until `stopping` is set; a run in progress is finished then.
+
+    A job that fails is logged and counted, and tried again after the next interval: what it takes care of
+    waits that long, and nothing else is disturbed.
+    """
+    while not stopping.is_set():
+        with trio.move_on_after(interval() if callable(interval) else interval):
+            await stopping.wait()
+        if stopping.is_set():
+            return
+        began = trio.current_time()
+        try:
+            await job()
+            statistics.last_error = ""
+        except Exception as error:  # whatever it is, the other jobs and the server go on
+            statistics.failures += 1
+            statistics.last_error = f"{type(error).__name__}: {error}"
+            log.exception("%s: failed, tried again after the next interval", name)
+        statistics.runs += 1
+        statistics.last_seconds = trio.current_time() - began

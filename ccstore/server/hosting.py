@@ -1,0 +1,275 @@
+"""How the server listens: Hypercorn's connections in a nursery of ours.
+
+Owns the listening sockets from `serve` on, TLS, the accepted connections and the way they stop.
+Never touches what is served: any ASGI application will do. Invariant: when `serve` returns, no
+socket of it is open and no task of it is left, whatever its clients did or did not do.
+
+Hypercorn speaks HTTP here, but its own loop, `hypercorn.trio.serve`, is not used. There an
+exception in one connection ends the server, and a client provokes one by vanishing at the wrong
+moment, by a path that is not ASCII, or by a late frame of HTTP/2. And its sends are shielded from
+cancellation, so one client that never reads keeps the process from ending. Both cures need a hand
+on each connection, which that loop does not give.
+"""
+
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Event, RawData, Updated
+from hypercorn.protocol import h2
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
+from hypercorn.utils import repr_socket_addr
+
+from ccstore.errors import ConfigError
+
+__all__ = ["serve", "tls_context"]
+
+log = logging.getLogger("ccstore.http")
+
+KIB = 1024
+MIB = 1024 * KIB
+
+READ_BYTES = 512 * KIB
+"""Asked of the kernel at once; Hypercorn's 64 KiB cost four times the CPU a byte. It pays only with
+`process.keep_freed_memory`: without, the C library maps and clears fresh pages for every read."""
+
+UNSENT_BYTES = 256 * KIB
+"""How much may wait in the kernel for a reader. Trio's 16 KiB suit chatter; a large answer would
+take a turn of the event loop for each of them."""
+
+CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
+"""For TLS 1.2; the suites of TLS 1.3 need no choice."""
+
+
+async def serve(
+    app: ASGIFramework,
+    sockets: Sequence[socket.socket],
+    *,
+    stopping: trio.Event,
+    tls: ssl.SSLContext | None = None,
+    graceful_timeout: float = 3.0,
+    keep_alive_timeout: float = 150.0,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` on listening `sockets` until `stopping` is set; `started` gets their URLs.
+
+    Owns and closes `sockets`. Once `stopping` is set nothing is accepted, idle connections
+    close at once and running requests get `graceful_timeout` seconds; after that, or when
+    cancelled, sockets are closed under whoever uses them. `keep_alive_timeout`, in seconds, is how
+    long a connection may be idle, or take to send a head: by default longer than two intervals
+    of a collector that posts each minute.
+    """
+    context = WorkerContext(max_requests=None)
+    server = partial(
+        _Connection,
+        ASGIWrapper(app),
+        _hypercorn_config(keep_alive_timeout),
+        context,
+        ConnectionState(LifespanState({})),
+    )
+    urls = [_url(sock, tls) for sock in sockets]
+    live: set[_Transport] = set()
+    listeners: list[trio.abc.Listener[trio.abc.Stream]] = [_Listener(sock, live) for sock in sockets]
+    if tls is not None:
+        listeners = [trio.SSLListener(listener, tls, https_compatible=True) for listener in listeners]
+    async with trio.open_nursery() as guard:
+        async with trio.open_nursery() as connections:
+            guard.start_soon(_insist, stopping, graceful_timeout, live, connections.cancel_scope)
+            async with trio.open_nursery() as accepting:
+                await accepting.start(
+                    partial(trio.serve_listeners, handler_nursery=connections),
+                    partial(_serve_connection, server),
+                    listeners,
+                )
+                task_status.started(urls)
+                await stopping.wait()
+                accepting.cancel_scope.cancel()
+            await context.terminated.set()
+        guard.cancel_scope.cancel()
+
+
+def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
+    """Load certificate chain and key (PEM) for a server that speaks TLS 1.2 or newer.
+
+    Raises ConfigError if they cannot be read, do not belong together, or the key is encrypted.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        # With an empty password an encrypted key is an error; with none, OpenSSL asks the terminal.
+        context.load_cert_chain(cert_file, key_file, password="")
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(
+            f"main.https-cert-file: cannot use {cert_file!r} with key {key_file!r}: {reason}"
+        ) from error
+    return context
+
+
+class _Connection(TCPServer):
+    """One connection; of Hypercorn but for the time that it may be idle, and for what is cheaper here.
+
+    Hypercorn starts a task at the end of each request, which closes the connection if no other
+    request follows, and which outlives a client that connects, asks nothing and leaves. Here one task
+    looks after the whole life of the connection, and ends with it.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._idle = trio.Event()
+        self._idle.set()
+        self._idle_since = trio.current_time()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Take an event from the protocol."""
+        match event:
+            case Updated(idle=True):
+                self._idle_since = trio.current_time()
+                self._idle.set()
+            case Updated():
+                self._idle = trio.Event()
+            case RawData(data=b""):
+                pass  # the end of an answer whose length was announced
+            case _:
+                await super().protocol_send(event)
+
+    async def _idle_timeout(self) -> None:
+        """Close the connection when it was idle for long, or is idle and the server stops."""
+        timeout, stopped = self.config.keep_alive_timeout, self.context.terminated
+        while not (self._idle.is_set() and (stopped.is_set() or self._idle_for() >= timeout)):
+            if stopped.is_set():
+                await self._idle.wait()
+            else:
+                with trio.move_on_after(timeout - self._idle_for()):
+                    await stopped.wait()
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()
+
+    def _idle_for(self) -> float:
+        return trio.current_time() - self._idle_since if self._idle.is_set() else 0.0
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()  # nobody is left to wait for
+
+
+class _Transport(trio.abc.Stream):
+    """An accepted TCP connection: reads in larger pieces, and can be closed under its users.
+
+    Not a HalfCloseableStream on purpose: Hypercorn would send an EOF just before it closes, and a
+    send that runs into this EOF raises an error that nobody handles.
+    """
+
+    def __init__(self, stream: trio.SocketStream, live: "set[_Transport]") -> None:
+        self.socket = stream.socket
+        self._stream = stream
+        self._live = live
+        live.add(self)
+        stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive more than `max_bytes` if there is more; Hypercorn and SSLStream take what comes."""
+        return await self._stream.receive_some(max(max_bytes or 0, READ_BYTES))
+
+    async def aclose(self) -> None:
+        self._live.discard(self)
+        await self._stream.aclose()
+
+    def abort(self) -> None:
+        """Close the socket; who waits for it gets trio.ClosedResourceError, shielded or not."""
+        self.socket.close()
+
+
+class _Listener(trio.abc.Listener[_Transport]):
+    """A listening socket whose connections are `_Transport`s, kept in `live` until they close."""
+
+    def __init__(self, sock: socket.socket, live: set[_Transport]) -> None:
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self._live = live
+
+    async def accept(self) -> _Transport:
+        return _Transport(await self._listener.accept(), self._live)
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+class _StreamBuffer(h2.StreamBuffer):
+    """What waits to be sent on a stream of HTTP/2, bounded also while its client takes nothing.
+
+    Hypercorn's own lets the application go on after each attempt to send, even one that sends
+    nothing, so the whole answer piles up in memory while the window is shut.
+    """
+
+    async def pop(self, max_length: int) -> bytes:
+        if max_length == 0 and self.buffer:
+            return b""
+        return await super().pop(max_length)
+
+
+h2.StreamBuffer = _StreamBuffer  # type: ignore[misc]  # there is no other way to hand it over
+
+
+async def _insist(
+    stopping: trio.Event, graceful_timeout: float, live: set[_Transport], connections: trio.CancelScope
+) -> None:
+    """End the connections that a stop leaves over, also the ones that cannot be cancelled."""
+    try:
+        await stopping.wait()
+        await trio.sleep(graceful_timeout)
+    finally:
+        # Hypercorn shields its sends, so cancelling alone would wait for clients that never read.
+        for transport in tuple(live):
+            transport.abort()
+        connections.cancel()
+
+
+async def _serve_connection(server: "partial[_Connection]", stream: trio.abc.Stream) -> None:
+    """Run one connection; whatever its client provokes in the protocol libraries ends it alone.
+
+    Exceptions of handlers do not come this way: Hypercorn has logged and answered them.
+    """
+    try:
+        await server(stream)
+    except* Exception as errors:
+        log.warning("connection ended by %s", _leaves(errors), exc_info=log.isEnabledFor(logging.DEBUG))
+
+
+def _leaves(errors: BaseException) -> str:
+    if isinstance(errors, BaseExceptionGroup):
+        return "; ".join(_leaves(error) for error in errors.exceptions)
+    return repr(errors)
+
+
+def _hypercorn_config(keep_alive_timeout: float) -> HypercornConfig:
+    config = HypercornConfig()
+    config.errorlog = log
+    config.accesslog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = keep_alive_timeout
+    # Closing after the default of 1000 requests protects from nothing and races with the next one.
+    config.keep_alive_max_requests = 1_000_000
+    # The only buffer between a sender and a slow handler, in pieces of up to READ_BYTES.
+    config.max_app_queue_size = 1
+    config.websocket_max_message_size = MIB
+    return config
+
+
+def _url(sock: socket.socket, tls: ssl.SSLContext | None) -> str:
+    return f"{'https' if tls else 'http'}://{repr_socket_addr(sock.family, sock.getsockname())}"

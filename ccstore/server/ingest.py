@@ -1,0 +1,204 @@
+"""The way in: bytes -> samples in memory, the same for HTTP and NATS.
+
+Owns the order of the steps: scan a few thousand lines, append them, enter each in the ledger, let
+others run, go on. What was appended is visible to queries at once. Between `Store.append` and the
+next step lies the seam for the log and the live streams: the batch tells of each row whether it was stored.
+
+Invariant: no await between a scan's step and the end of the use of its batch, whose columns all scans share.
+"""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+import trio
+from attrs import define, field
+from numpy.typing import NDArray
+
+from ccstore.config import LimitsConfig
+from ccstore.errors import BusyError, CcstoreError, ProtocolError
+from ccstore.memory.store import Store
+from ccstore.model import Outcome
+from ccstore.server.answers import HttpError
+from ccstore.server.body import Block, BodyBlocks
+from ccstore.server.ledger import Counts, Ledger, count_outcomes
+from ccstore.wire.nats_message import Messages
+from ccstore.wire.scan import MAX_REJECTS, Reject, Scan, Scanner
+
+__all__ = ["Intake", "Written"]
+
+log = logging.getLogger("ccstore.ingest")
+
+_QUIET = 10.0
+"""Seconds between two log lines about lines that were not stored."""
+
+
+@define(eq=False)
+class Written:
+    """What became of a message."""
+
+    counts: Counts = field(factory=lambda: np.zeros(len(Outcome), np.int64))
+    rejects: list[Reject] = field(factory=list)
+    """The first lines that were not stored for a reason of their own; at most MAX_REJECTS."""
+    position: int = 0
+    """The offset of the first byte that was not used."""
+    ended_by: CcstoreError | None = None
+    """Why the rest of a body was not written."""
+
+    @property
+    def stored(self) -> int:
+        """How many lines were stored."""
+        return int(self.counts[Outcome.STORED] + self.counts[Outcome.OVERWRITTEN])
+
+    @property
+    def lines(self) -> int:
+        """How many lines were looked at, blank ones included."""
+        return int(self.counts.sum())
+
+    def add(self, other: "Written") -> None:
+        """Add what became of a later part of the message."""
+        before = self.lines
+        self.counts += other.counts
+        for reject in other.rejects[: MAX_REJECTS - len(self.rejects)]:
+            self.rejects.append(Reject(reject.message, before + reject.line, reject.outcome, reject.reason))
+
+
+class Intake:
+    """Writes messages into the store.
+
+    now: tells the wall clock in whole seconds; a line without a time gets what it told when its message began.
+    """
+
+    def __init__(
+        self, store: Store, scanner: Scanner, ledger: Ledger, *, limits: LimitsConfig,
+        future_bound: float, now: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.scanner = scanner
+        self.ledger = ledger
+        self.now = now
+        self._future_bound = int(future_bound)
+        self._allowance = _Allowance(limits.new_series_per_second)
+        self._quiet_until = -math.inf
+        self._unsaid = 0
+
+    async def write(
+        self,
+        data: NDArray[np.uint8],
+        starts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        *,
+        source: str,
+        default_cluster: str,
+        now: int,
+        final: bool = True,
+    ) -> Written:
+        """Write the messages data[starts[m]:stops[m]], as `Scan` takes them, and enter them as from `source`.
+
+        Raises BusyError for one default cluster too many.
+        """
+        scan = Scan(self.scanner, data, starts, stops, now=now, default_cluster=default_cluster, final=final)
+        written = Written()
+        while not scan.done:
+            batch, made = scan.step(allowance=self._allowance.left())
+            self._allowance.spend(made)
+            self.store.append(batch, latest=now + self._future_bound)
+            counts = count_outcomes(batch)
+            self.ledger.add(source, counts)
+            written.counts += counts
+            written.rejects += scan.rejects[: MAX_REJECTS - len(written.rejects)]
+            await trio.lowlevel.checkpoint()
+        written.position = scan.position
+        return written
+
+    async def write_body(self, blocks: BodyBlocks, *, default_cluster: str) -> Written:
+        """Write the body of a request as it comes in.
+
+        Only whole lines are written: where a body is cut or refused in the middle of a line, that line is not.
+        `Written.ended_by` tells what ended it early.
+        """
+        now, written, skipping = self.now(), Written(), False
+        try:
+            async for block in blocks:
+                start, stop = 0, _end_of_lines(block)
+                if skipping:  # the rest of a line that is too long
+                    start = block.data.find(b"\n", 0, block.size) + 1
+                    if not start:
+                        continue
+                    stop, skipping = max(start, stop), False
+                part = await self.write(
+                    np.frombuffer(block.data, np.uint8), np.array([start]), np.array([stop]),
+                    source="http", default_cluster=default_cluster, now=now, final=block.last,
+                )  # fmt: skip
+                written.add(part)
+                rest = block.size - part.position
+                if rest > self.scanner.max_line_bytes and not block.last:
+                    written.add(self._refuse_line(rest))
+                    rest, skipping = 0, True
+                blocks.keep(rest)
+        except (BusyError, ProtocolError, HttpError) as error:
+            written.ended_by = error
+        return written
+
+    def _refuse_line(self, size: int) -> Written:
+        """Enter a line that is longer than a line may be before its end has come."""
+        refused = Written(rejects=[Reject(0, 1, Outcome.LIMIT, f"line of more than {size} bytes")])
+        refused.counts[Outcome.LIMIT] = 1
+        self.ledger.add("http", refused.counts)
+        return refused
+
+    async def write_messages(self, messages: Messages) -> None:
+        """Write messages that came over NATS, in their order; log what was not stored of each."""
+        now = self.now()
+        data = np.frombuffer(messages.segment, np.uint8)
+        starts = np.frombuffer(messages.starts, np.int64)
+        stops = np.frombuffer(messages.stops, np.int64)
+        clusters = [envelope.subscription.default_cluster for envelope in messages.envelopes]
+        first = 0
+        for default_cluster, group in itertools.groupby(clusters):
+            last = first + len(list(group))
+            written = await self.write(
+                data, starts[first:last], stops[first:last],
+                source="nats", default_cluster=default_cluster, now=now,
+            )  # fmt: skip
+            for message, rejects in itertools.groupby(written.rejects, lambda reject: reject.message):
+                self._complain(messages[first + message].subject, list(rejects))
+            first = last
+
+    def _complain(self, subject: str, rejects: list[Reject]) -> None:
+        """Log the first line of a message that was not stored; seldom, if there are many such messages."""
+        now = trio.current_time()
+        if now < self._quiet_until:
+            self._unsaid += 1
+            return
+        reject, more = rejects[0], f" (and {len(rejects) - 1} or more lines)" if len(rejects) > 1 else ""
+        unsaid = f"; {self._unsaid} such messages were not logged" if self._unsaid else ""
+        log.error("message on %s: line %d: %s%s%s", subject, reject.line, reject.reason, more, unsaid)
+        self._quiet_until, self._unsaid = now + _QUIET, 0
+
+
+class _Allowance:
+    """How many series may be made: so many a second, and at once what a second allows; 0 means any number."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._left = float(per_second)
+        self._since = -math.inf
+
+    def left(self) -> int:
+        if not self._per_second:
+            return 2**31 - 1
+        now = trio.current_time()
+        self._left = min(self._left + (now - self._since) * self._per_second, float(self._per_second))
+        self._since = now
+        return int(self._left)
+
+    def spend(self, made: int) -> None:
+        self._left -= made
+
+
+def _end_of_lines(block: Block) -> int:
+    """Return where the last whole line of a block ends."""
+    return block.size if block.last else block.data.rfind(b"\n", 0, block.size) + 1

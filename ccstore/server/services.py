@@ -1,0 +1,110 @@
+"""What handlers and tasks share: the parts of one running server, wired together.
+
+Made once, before any task starts, so that nothing is ever attached to a running server. It owns
+no task and waits for nothing.
+"""
+
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Mapping
+
+import trio
+from attrs import Factory, define
+
+from ccstore.config import Config
+from ccstore.memory.store import Store
+from ccstore.server.clock import JobStatistics, wall_clock
+from ccstore.server.ingest import Intake
+from ccstore.server.ledger import Ledger
+from ccstore.server.loopwatch import LoopWatch
+from ccstore.server.nats import NatsStatistics
+from ccstore.wire.keys import KeyCache
+from ccstore.wire.scan import Scanner
+
+__all__ = ["Services", "UsedNodes", "make_services"]
+
+UsedNodes = Callable[[int], Awaitable[Mapping[str, Collection[str]]]]
+"""Returns the hosts of each cluster on which a job runs that started before the given time (s)."""
+
+_UNLIMITED_SERIES = 2**27
+_KEYS_PER_SERIES = 1.25
+"""Room for other spellings and for names that stand for an outcome."""
+
+
+@define(eq=False)
+class Services:
+    """The parts of one server."""
+
+    config: Config
+    now: Callable[[], int]
+    """The wall clock, in whole seconds."""
+    store: Store
+    keys: KeyCache
+    scanner: Scanner
+    ledger: Ledger
+    intake: Intake
+    nats: NatsStatistics
+    used_nodes: UsedNodes | None
+    """Who knows the running jobs; None if nobody does."""
+    stopping: trio.Event = Factory(trio.Event)
+    """Set when the server stops: finish what you do and return."""
+    freeing: trio.Lock = Factory(trio.Lock)
+    """Held by whoever frees samples, so that two passes over the tree do not meet."""
+    loop: LoopWatch = Factory(LoopWatch)
+    jobs: dict[str, JobStatistics] = Factory(dict)
+    """The periodic jobs by name."""
+    freed_chunks: int = 0
+    """Since the start, whatever the reason."""
+    excluded_hosts: int = 0
+    """Hosts that the last retention pass kept because of running jobs."""
+    over_cap: bool = False
+    """Whether the last check found more memory in use than the cap allows, after freeing."""
+
+    started: float = Factory(trio.current_time)
+
+    def uptime(self) -> float:
+        """Return the seconds since the start."""
+        return trio.current_time() - self.started
+
+    def problems(self) -> list[str]:
+        """Return why the server is not ready; nothing if it is."""
+        problems = []
+        if self.nats.state != "off" and not self.nats.is_connected:
+            problems.append(f"nats: {self.nats.state}")
+        if self.nats.is_dropping:
+            problems.append("nats: dropping messages, the store takes less than the broker sends")
+        if self.nats.refused_subjects:
+            problems.append(f"nats: not permitted: {', '.join(self.nats.refused_subjects)}")
+        if self.over_cap:
+            problems.append("memory: over the cap, and nothing is left to free")
+        return problems
+
+
+def make_services(
+    config: Config, *, now: Callable[[], int] = wall_clock, used_nodes: UsedNodes | None = None
+) -> Services:
+    """Wire up a server for a configuration. Raises MemoryError if the system refuses the address space."""
+    limits = config.metric_store.limits
+    max_series = limits.max_series or _UNLIMITED_SERIES
+    store = Store(
+        list(config.metrics.values()),
+        max_series=max_series,
+        max_bytes=_room(config.metric_store.memory_cap_bytes),
+    )
+    keys = KeyCache(max_keys=int(max_series * _KEYS_PER_SERIES), seed=secrets.randbits(62))
+    scanner = Scanner(keys, store, max_line_bytes=limits.max_line_length_bytes)
+    ledger = Ledger()
+    intake = Intake(
+        store, scanner, ledger, limits=limits, future_bound=config.metric_store.future_bound, now=now
+    )
+    return Services(config, now, store, keys, scanner, ledger, intake, NatsStatistics(), used_nodes)
+
+
+def _room(cap: int) -> int:
+    """Return for how many bytes of samples address space is reserved.
+
+    With a cap, a quarter more: memory is checked from time to time, not with every sample. Without one, what the
+    machine has.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(cap * 5 // 4, machine) if cap else machine

@@ -1,0 +1,75 @@
+"""The routes that tell how the server is: live, ready, stats, metrics, and what there is to ask.
+
+The first two and ``/metrics`` need no token: a load balancer, systemd or Prometheus has none, and none
+of them names a host or a value.
+"""
+
+from quart import Response
+
+from ccstore import __version__
+from ccstore.server.answers import json_answer, text_answer
+from ccstore.server.auth import Permission
+from ccstore.server.http import App, route
+from ccstore.server.metrics import CONTENT_TYPE_LATEST, encode_metrics, encode_stats
+from ccstore.server.services import Services
+
+__all__ = ["add_routes"]
+
+_INDEX = f"""\
+ccstore {__version__}
+
+  POST /api/write?cluster=NAME     samples in line protocol
+  GET, POST /api/query             values of series, as JSON
+  POST /api/free?to=SECONDS        free samples
+  GET /api/healthcheck             do the metrics of hosts arrive?
+  GET /api/debug?selector=A:B      what is in memory
+  GET /api/clusters, /api/metrics  what there is to ask for
+  GET /api/stats                   how the store is, as JSON
+  GET /metrics                     the same for Prometheus
+  GET /api/health/live, /api/health/ready
+"""
+
+
+def add_routes(app: App, services: Services) -> None:
+    """Add the routes to an application."""
+
+    @app.get("/")
+    async def index() -> Response:
+        return text_answer(_INDEX)
+
+    @route(app, "/api/health/live", methods=["GET"], permission=None)
+    async def live() -> Response:
+        return json_answer({"status": "live"})
+
+    @route(app, "/api/health/ready", methods=["GET"], permission=None)
+    async def ready() -> Response:
+        problems = services.problems()
+        status = "not ready" if problems else "ready"
+        return json_answer({"status": status, "problems": problems}, 503 if problems else 200)
+
+    @route(app, "/api/clusters", methods=["GET"], permission=Permission.READ)
+    async def clusters() -> Response:
+        store = services.store
+        names = store.index.visible(store.index.root)
+        return json_answer({"clusters": [{"name": name, "hosts": len(store.hosts(name))} for name in names]})
+
+    @route(app, "/api/metrics", methods=["GET"], permission=Permission.READ)
+    async def stored_metrics() -> Response:
+        listed = [
+            {
+                "name": metric.name,
+                "unit": metric.unit,
+                "frequency": metric.frequency,
+                "aggregation": metric.aggregation.value or None,
+            }
+            for metric in services.store.metrics
+        ]
+        return json_answer({"metrics": listed})
+
+    @route(app, "/api/stats", methods=["GET"], permission=Permission.READ)
+    async def stats() -> Response:
+        return json_answer(encode_stats(services))
+
+    @route(app, "/metrics", methods=["GET"], permission=None)
+    async def metrics() -> Response:
+        return Response(encode_metrics(services), content_type=CONTENT_TYPE_LATEST)
