@@ -61,9 +61,10 @@ def test_a_query_with_everything() -> None:
     body = {
         "cluster": "c", "from": -1, "to": 2, "with-stats": False, "with-data": False, "with-padding": False,
         "for-all-nodes": ["m"],
-        "queries": [{"metric": "m", "host": "h", "resolution": 60, "type": "t", "type-ids": ["0"],
-         "subtype": "s",
-                     "subtype-ids": ["1", "2"], "aggreg": True, "scale-by": 2}],
+        "queries": [{
+            "metric": "m", "host": "h", "resolution": 60, "type": "t", "type-ids": ["0"], "subtype": "s",
+            "subtype-ids": ["1", "2"], "aggreg": True, "scale-by": 2,
+        }],
     }  # fmt: skip
     query = Query("m", "h", 60, "t", ("0",), "s", ("1", "2"), True, 2.0)
     expected = QueryRequest("c", -1, 2, False, False, False, (query,), ("m",))
@@ -167,13 +168,14 @@ def test_deep_nesting_harms_nobody() -> None:
         decode_query(b'{"queries":%b}' % deep)
 
 
+keys = st.text(max_size=3) | st.sampled_from(
+    ["cluster", "from", "queries", "Queries", "type-ids", "scale-by", "aggreg", "metric", "for-all-nodes"]
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3) | st.sampled_from(
-        ["cluster", "from", "queries", "Queries", "type-ids", "scale-by", "aggreg", "metric",
-         "for-all-nodes"]), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(values, st.binary(max_size=5), st.booleans())

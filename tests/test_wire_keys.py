@@ -1,76 +1,21 @@
 """The key cache, against a dictionary."""
 
-from collections.abc import Iterator, Sequence
-
+import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from wire_keys import chain, check_structure, find, forget, learn
 from wire_lines import EXAMPLES
-from wire_oracle import Bench, sample
 
 from ccstore.wire import keys as keys_module
-from ccstore.wire.kernels import keycache
 from ccstore.wire.kernels.text import hash_of
 from ccstore.wire.keys import EVERYWHERE, NOWHERE, Forgetting, KeyCache
-from ccstore.wire.layout import MAX_KEY_BYTES, MOST_PIECES, PIECE, State
+from ccstore.wire.layout import KEYS, MAX_KEY_BYTES, PIECE, State
 
 # wanted where the kernels run as plain Python
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-
-Learned = tuple[bytes, int, int]
-"""Bytes, number, domain."""
-
-
-def learn(cache: KeyCache, learned: Sequence[Learned], junk: bytes = b"\xff" * 8) -> None:
-    """Learn keys that lie in one buffer with junk between them."""
-    data = b"".join(junk + key for key, _, _ in learned) + junk
-    sizes = np.array([len(key) for key, _, _ in learned], np.int64)
-    stops = np.cumsum(sizes + len(junk))
-    numbers = np.array([number for _, number, _ in learned], np.int32)
-    domains = np.array([domain for _, _, domain in learned], np.int32)
-    cache.learn(np.frombuffer(data, np.uint8), stops - sizes, stops, numbers, domains)
-
-
-def find(cache: KeyCache, key: bytes, domain: int = 0) -> int | None:
-    """Return what a key means in a domain, as a line would find it."""
-    data = np.frombuffer(b"abc" + key + b"\xee" * 8, np.uint8)
-    found = keycache.look_up(cache.columns, data, 3, 3 + len(key), domain)
-    return None if found < 0 else int(cache.columns.records[found]["number"])
-
-
-def chain(links: np.ndarray, first: int) -> Iterator[int]:
-    """Follow links to the end; a loop is an error."""
-    seen = set()
-    while first >= 0:
-        assert first not in seen
-        seen.add(first)
-        yield first
-        first = int(links[first])
-
-
-def check_structure(cache: KeyCache) -> None:
-    """Check that every record and piece is in one place, and every key in its bucket."""
-    columns = cache.columns
-    state, records = columns.state, columns.records
-    live = []
-    for bucket in range(int(state[State.BUCKETS])):
-        for key in chain(records["next"], int(columns.buckets[bucket])):
-            assert bucket == keycache.bucket_of(columns, records[key]["tag"])
-            live.append(key)
-    free = list(chain(records["next"], int(state[State.FREE])))
-    assert sorted(live + free) == list(range(int(state[State.FRESH])))
-    assert len(live) == len(cache)
-    assert all(records[key]["length"] == 0 for key in free)
-    pieces = []
-    for key in live:
-        first, size = int(records[key]["piece"]), -(-int(records[key]["length"]) // PIECE)
-        pieces += range(first, first + size)
-    for size in range(1, MOST_PIECES + 1):
-        for first in chain(columns.links, int(state[State.FREE_PIECES + size])):
-            pieces += range(first, first + size)
-    assert sorted(pieces) == list(range(int(state[State.FRESH_PIECE])))
 
 
 # bytes decide whether a key is tagged, as in lines
@@ -188,6 +133,12 @@ CacheMachine.TestCase.settings = settings(
 TestCache = CacheMachine.TestCase
 
 
+@pytest.mark.parametrize("max_keys", [0, 1, 2, 5000])
+def test_caches_of_all_sizes_have_one_type(max_keys: int) -> None:
+    """The kernels take a cache of any size: an array of one element is contiguous whatever its strides."""
+    assert numba.typeof(KeyCache(max_keys=max_keys).columns) == KEYS
+
+
 def test_keys_of_all_lengths() -> None:
     """Keys of 1 to 1024 bytes are kept, longer ones and empty ones are not."""
     cache = KeyCache(max_keys=20_000)
@@ -221,13 +172,6 @@ def test_growth_and_decline() -> None:
     assert used == cache.bytes_used
 
 
-def forget(cache: KeyCache, dead: np.ndarray) -> None:
-    """Forget all keys of some ids."""
-    with cache.forgetting(dead) as forgetting:
-        while not forgetting.step():
-            pass
-
-
 def test_nothing_leaks() -> None:
     """What is forgotten is free: all records, all pieces, and shorter keys fit where longer ones were."""
     cache = KeyCache(max_keys=60)  # 360 pieces
@@ -239,6 +183,14 @@ def test_nothing_leaks() -> None:
         forget(cache, np.ones(2, np.bool_))
         assert len(cache) == 0
         check_structure(cache)
+
+
+def test_the_last_piece_stays_free() -> None:
+    """Bytes are read eight at a time, so the array of bytes goes on behind the last key."""
+    cache = KeyCache(max_keys=10)
+    learn(cache, [(b"0" * 960, 1, EVERYWHERE), (b"k", 2, EVERYWHERE)])
+    assert (find(cache, b"0" * 960), find(cache, b"k"), len(cache)) == (1, None, 1)
+    assert len(cache.columns.arena) - int(cache.columns.state[State.FRESH_PIECE]) * PIECE == PIECE
 
 
 def test_colliding_hashes() -> None:
@@ -279,12 +231,11 @@ def test_secrets_decide_the_hash() -> None:
 def test_hashes_are_spread() -> None:
     """Keys as senders use them fall evenly into buckets."""
     cache = KeyCache(max_keys=50_000)
-    learn(cache,
-     [(b"flops_any,cluster=c,hostname=f%04d,type=hwthread,type-id=%d" % (k // 72, k % 72), k, EVERYWHERE)
-                  for k in range(40_000)])  # fmt: skip
+    key = b"flops_any,cluster=c,hostname=f%04d,type=hwthread,type-id=%d"
+    learn(cache, [(key % divmod(k, 72), k, EVERYWHERE) for k in range(40_000)])
     columns = cache.columns
     lengths = [
-        len(list(chain(columns.records["next"], int(columns.buckets[b]))))
+        len(list(chain(columns.records["next"].item, int(columns.buckets[b]))))
         for b in range(columns.state[State.BUCKETS])
     ]
     assert max(lengths) < 12
@@ -314,62 +265,12 @@ def test_more_domains_than_are_remembered() -> None:
     assert (find(cache, b"k", NOWHERE), find(cache, b"l", NOWHERE)) == (None, 1)
 
 
-def test_lines_of_more_clusters_than_are_remembered() -> None:
-    """Lines go on to find their place for any number of default clusters."""
-    bench, line = Bench(), b"m,host=h value=1 5\nm,cluster=c,host=h value=1 5\n"
-    for _ in range(2):
-        for k in (*range(1, 1010, 9), *range(990, 1010)):
-            bench.keys.domain(str(k))
-        for cluster in ("x", "y", "5"):
-            assert [sample(1, 5, cluster, "h"), sample(1, 5, "c", "h")] == bench.scan(
-                line, default_cluster=cluster
-            )
-        for k in range(1010):
-            bench.keys.domain(f"other {k}")
-
-
-def test_a_full_cache_is_only_slower() -> None:
-    """Lines whose keys there was no room for find their series as others do."""
-    bench = Bench(max_keys=3)
-    message = b"".join(b"m,cluster=c,host=h%d value=%d 5\n" % (k, k) for k in range(20))
-    expected = [sample(k, 5, "c", f"h{k}") for k in range(20)]
-    for _ in range(3):
-        assert expected == bench.scan(message)
-    assert (len(bench.keys), bench.store.statistics().series) == (3, 20)
-
-
-def test_a_series_comes_back_while_it_is_forgotten() -> None:
-    """Whatever is still marked at the end of a pass has no key; what was learned meanwhile is not marked."""
-    bench = Bench()
-    lines = [b"m,cluster=c,host=h%d value=1 5\n" % k for k in range(30)]
-    bench.scan(b"".join(lines))
-    dead = bench.store.dormant()
-    assert dead.all()
-    with bench.keys.forgetting(dead) as forgetting:
-        assert not forgetting.step()  # the first seven are forgotten
-        expected = [sample(1, 5, "c", "h3"), sample(1, 5, "c", "h20")]
-        assert expected == bench.scan(lines[3] + lines[20])
-        while not forgetting.step():
-            pass
-        assert np.flatnonzero(~forgetting.dead).tolist() == [
-            3
-        ]  # the key of 20 was still known, and is gone now
-        bench.store.prune(bench.store.index.root, forgetting.dead)
-        bench.scanner.forget_places()
-    assert len(bench.keys) == 1
-    assert [sample(1, 5, "c", f"h{k}") for k in range(30)] == bench.scan(b"".join(lines))
-
-
-def test_series_newer_than_the_pass_are_spared() -> None:
-    """A series that was made after a pass had begun keeps its key."""
-    bench = Bench()
-    bench.scan(b"m,cluster=c,host=a value=1 5\n")
-    with bench.keys.forgetting(bench.store.dormant()) as forgetting:
-        bench.scan(b"m,cluster=c,host=b value=1 5\n")
-        while not forgetting.step():
-            pass
-    assert len(bench.keys) == 1
-    assert find(bench.keys, b"m,cluster=c,host=b") is not None
+def test_what_is_no_id_spares_nobody() -> None:
+    """A key that means something other than an id may be learned during a pass."""
+    cache = KeyCache(max_keys=10)
+    with cache.forgetting(np.ones(3, np.bool_)) as forgetting:
+        learn(cache, [(b"refused", -1, EVERYWHERE), (b"other", 1, EVERYWHERE)])
+        assert forgetting.dead.tolist() == [True, False, True]
 
 
 def test_one_pass_at_a_time() -> None:

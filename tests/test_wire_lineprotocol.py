@@ -189,10 +189,11 @@ def test_the_line_after_a_bad_one(text: bytes, expected: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [(b"unk,,, garbage", "unk"), (b"  unk x", "unk"), (b'un"k" x', 'un"k"'), (rb"u\ n\,k,", "u n,k"),
-     (b"unk", None),
-     (b"unk\n", None), (b"unk\tx y", None), (b"#unk x", None), (b"  #unk x", None), (b",x", None),
-     (b"", None), (b"\xff x", None), (b"unk\x00 x", None)],
+    [
+        (b"unk,,, garbage", "unk"), (b"  unk x", "unk"), (b'un"k" x', 'un"k"'), (rb"u\ n\,k,", "u n,k"),
+        (b"unk", None), (b"unk\n", None), (b"unk\tx y", None), (b"#unk x", None), (b"  #unk x", None),
+        (b",x", None), (b"", None), (b"\xff x", None), (b"unk\x00 x", None),
+    ],
 )  # fmt: skip
 def test_the_measurement_alone(text: bytes, expected: str | None) -> None:
     """The measurement is told whatever follows it, if it is one."""
@@ -212,3 +213,29 @@ def test_plain_tags(tags: str, expected: dict[str, str] | None) -> None:
     assert expected == split_plain_tags(tags)
     if expected is not None:
         assert expected == merge_tags(parse(f"m,{tags} value=1".encode()).tags)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b"m" + b",a=b" * 256 + b" value=1", ""),
+        (b"m" + b",a=b" * 257 + b" value=1", "byte 1029: too many tags (wanted at most 256)"),
+        (b"m " + b",".join([b"a=1"] * 256), ""),
+        (b"m " + b",".join([b"a=1"] * 257), "byte 1029: too many fields (wanted at most 256)"),
+    ],
+    ids=["256 tags", "257 tags", "256 fields", "257 fields"],
+)
+def test_lines_of_many_parts(line: bytes, error: str) -> None:
+    """A line has so many tags and so many fields at most."""
+    if not error:
+        assert parse_line(line, 0, len(line)) is not None
+        return
+    with pytest.raises(ProtocolError) as caught:
+        parse_line(line, 0, len(line))
+    assert str(caught.value) == error
+
+
+@pytest.mark.parametrize(("count", "known"), [(256, True), (257, False)])
+def test_plain_tags_are_as_many_as_tags_may_be(count: int, known: bool) -> None:
+    """The short way for plain tags ends where the grammar ends."""
+    assert (split_plain_tags(",".join(f"k{i}=v" for i in range(count))) is not None) is known

@@ -1,7 +1,7 @@
 """What becomes of lines: the tables and examples of the contract, by the fast pass and the full grammar."""
 
 import pytest
-from wire_oracle import METRICS, NOW, Bench, Row, check, sample
+from wire_oracle import METRICS, NOW, Bench, Row, bare, check, expect, sample
 
 from ccstore.model import Metric, Outcome
 
@@ -98,6 +98,14 @@ def test_default_clusters_are_kept_apart() -> None:
         assert [first, sample(1, 5, "x", "h")] == bench.scan(message, default_cluster=cluster)
 
 
+def test_a_guess_is_of_the_default_cluster() -> None:
+    """What came next in a message of another default cluster is no guess for this one."""
+    bench, message = Bench(), b"m,cluster=x,host=h value=1 5\nm,host=h value=1 5\n"
+    for cluster in ("a", "b", "a"):
+        expected = [sample(1, 5, "x", "h"), sample(1, 5, cluster, "h")]
+        assert expected == bench.scan(message, default_cluster=cluster)
+
+
 # --- measurements
 
 
@@ -167,11 +175,14 @@ def test_values(raw: bytes, expected: float) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"+5", b"-", b"NaN", b"-inf", b"inf", b"0x10", b"0x1p4", b"1_000", b"1e400", b"9223372036854775808i",
-     b"-1u", b"-0u",
-     b"18446744073709551616u", b"true", b"T", b"f", b'"1"', b"oops", b"", b".", b"1e", b"1e+", b"1.0i",
-     b"3.402823466385289e38", b"-1e39", b"1\x00", b"1\t", b'1"', b"1e5u"],
-)  # fmt: skip
+    [
+        *b"+5 - NaN -inf inf 0x10 0x1p4 1_000 1e400 9223372036854775808i -1u -0u true T f oops".split(),
+        *b'18446744073709551616u "1" . 1e 1e+ 1.0i 3.402823466385289e38 -1e39 1" 1e5u'.split(),
+        b"",
+        b"1\x00",
+        b"1\t",
+    ],
+)
 def test_values_that_are_none(raw: bytes) -> None:
     """Booleans, strings, what is no number and what float32 cannot hold make a line bad."""
     check(b"m,cluster=c,host=h value=%b 5\nm,cluster=c,host=h value=1 5\n" % raw, [BAD, GOOD])
@@ -212,10 +223,11 @@ def test_times(raw: bytes, expected: int) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"1700000000.5", b"+100", b"1-0", b"1700000000 x", b"9223372036854775808", b"-9223372036854775808", b"-",
-     b"--1", b"5i",
-     b"99999999999999999999", b"1 2", b"\t5", b"5\x00", b"1e9"],
-)  # fmt: skip
+    [
+        *b"1700000000.5 +100 1-0 9223372036854775808 -9223372036854775808 - --1 5i 1e9".split(),
+        *[b"1700000000 x", b"99999999999999999999", b"1 2", b"\t5", b"5\x00"],
+    ],
+)
 def test_times_that_are_none(raw: bytes) -> None:
     """A time that is malformed or out of range makes a line bad, and is never replaced by now."""
     check(b"m,cluster=c,host=h value=1 %b\nm,cluster=c,host=h value=1 5\n" % raw, [BAD, GOOD])
@@ -315,6 +327,31 @@ def test_a_bad_line_in_the_middle() -> None:
 def test_strings(message: bytes, rows: list[Row]) -> None:
     """A string may go on over newlines; one that never ends costs its own line alone."""
     check(message, rows)
+
+
+EVERYTHING = (
+    b"m,cluster=c,host=h value=1 5\r\n# comment\n\n  plain,host=h2,type=core,type-id=0   value=-1.5e3 \n"
+    b"m,cluster=c,host=a\\ b value=1i 1700000000123\nunk,,,\nm,cluster=c,host=h value=oops\n"
+    b'm,cluster=c,host=h value="a\nb\\"c",value=1 5\nm value="open\nm,cluster=c,host=.. value=1\n'
+    b'job,x=y event="{\\"a\\":\r\n1}" 7\nm,cluster=\xc3\xa4,host=h value=1 5\nm,cluster=c,host=h value=2'
+)  # fmt: skip
+
+
+def test_cuts_at_every_byte() -> None:
+    """A message means the same wherever it is cut: once at each byte, and at all bytes."""
+    expected = bare(expect(EVERYTHING, default_cluster="def"))
+    assert len(expected) == 13
+    assert len({row.outcome for row in expected}) == 5
+    for cuts in [*([cut] for cut in range(len(EVERYTHING) + 1)), range(len(EVERYTHING))]:
+        assert expected == Bench().scan_blocks(EVERYTHING, cuts, default_cluster="def")
+
+
+@pytest.mark.parametrize("stop", range(len(EVERYTHING)))
+def test_ends_at_every_byte(stop: int) -> None:
+    """A message may end anywhere, and what lies behind it does not matter."""
+    expected = bare(expect(EVERYTHING[:stop], default_cluster="def"))
+    for junk in (EVERYTHING[stop:] + bytes(8), b"\n" * 8, b'" 5\n    '):
+        assert expected == Bench().scan(EVERYTHING[:stop], default_cluster="def", junk=junk)
 
 
 def test_a_quote_in_every_line() -> None:

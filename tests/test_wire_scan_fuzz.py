@@ -3,9 +3,11 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wire_keys import forget
 from wire_lines import EXAMPLES, messages, near_midpoint, near_midpoints, numbers, thorough, times
 from wire_oracle import Bench, Row, bare, expect, reasons
 
@@ -65,6 +67,41 @@ def test_whatever_was_seen_before(
             check_rejects(bench, expected)
         for message in lines:
             chance.shuffle(message)
+        forget_some(bench, chance)
+
+
+def forget_some(bench: Bench, chance: random.Random) -> None:
+    """Forget the keys of some series, and perhaps all places; the series themselves stay."""
+    series = bench.store.statistics().series
+    dead = np.array([chance.random() < 0.3 for _ in range(series)], np.bool_)
+    forget(bench.keys, dead)
+    if chance.random() < 0.5:
+        bench.scanner.forget_places()
+
+
+@thorough
+@given(
+    messages(max_lines=4),
+    st.randoms(),
+    st.sampled_from(["", "def"]),
+    st.sampled_from([1, 5, 16]),
+    st.sampled_from([b"\n" * 8, b"m,host=h value=1 5\n", b"m,cluster=c,host=h0 value=1 5\n"]),
+)
+def test_in_any_order(
+    odd: list[bytes], chance: random.Random, default_cluster: str, ahead: int, junk: bytes
+) -> None:
+    """Many known keys in random order, with other lines between them, in several messages, mean the same."""
+    bench = Bench(ahead=ahead)
+    known = [b"m,cluster=c,host=h%d value=%d 5\n" % (k, k) for k in range(30)]
+    known += [b"plain,host=h%d value=%d 7\n" % (k, k) for k in range(28)]
+    known += [b"m,host=h value=60 7\n", b"m,host=h\\\n"]  # a key of eight bytes, and one without an end
+    for _ in range(4):
+        texts = [b"".join(known[:20]), b"".join(known[20:45] + odd), b"".join(known[45:])]
+        expected = [expect(text, default_cluster=default_cluster) for text in texts]
+        rows = bench.scan(*texts, default_cluster=default_cluster, junk=junk)
+        assert bare(itertools.chain(*expected)) == rows
+        chance.shuffle(known)
+        chance.shuffle(odd)
 
 
 @thorough

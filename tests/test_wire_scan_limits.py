@@ -7,6 +7,7 @@ import pytest
 from wire_oracle import MANY, NOW, Bench, Row, check, expect, reasons, sample
 
 from ccstore.model import Metric, Outcome
+from ccstore.wire.kernels import lines as kernels
 from ccstore.wire.scan import MAX_REJECTS, Scan
 
 # wanted where the kernels run as plain Python
@@ -76,6 +77,14 @@ def test_new_series_beyond_the_allowance() -> None:
     assert [sample(1, 5, "c", f"h{k}") for k in range(5)] == bench.scan(b"".join(lines), allowance=2)
 
 
+def test_places_beyond_the_allowance() -> None:
+    """A line with a quote, which is looked at alone, leaves no trace either."""
+    bench = Bench()
+    assert bench.scan(b'm,cluster=c,host=a\\ "b value=1 5\n', allowance=0) == [LIMIT]
+    assert bench.store.locate(("c", 'a "b'), create=False) == -1
+    assert [sample(1, 5, "c", 'a "b')] == bench.scan(b'm,cluster=c,host=a\\ "b value=1 5\n', allowance=1)
+
+
 def test_the_allowance_is_for_series_not_for_lines() -> None:
     """Other spellings of known series, bad lines and refused ones take nothing of the allowance."""
     bench = Bench()
@@ -141,6 +150,52 @@ def test_many_more_lines_than_a_step_takes() -> None:
     expected = [sample(k, 5, f"c{c}", f"h{k}") for c, k in names]
     for _ in range(3):
         assert expected == bench.scan(message)
+
+
+def steps_of(bench: Bench, message: bytes) -> list[tuple[int, int]]:
+    """Return how many lines each step of a scan takes, and how many of them the kernel leaves to Python."""
+    data = np.frombuffer(message + bytes(8), np.uint8)
+    scan, steps = Scan(bench.scanner, data, np.array([0]), np.array([len(message)]), now=NOW), []
+    while not scan.done:
+        count = scan.step(allowance=MANY)[0].count
+        steps.append((count, int(scan._progress[kernels.TODO])))
+    return steps
+
+
+def test_known_keys_need_no_python() -> None:
+    """However a key is spelled, and whatever lies between, a line is left to Python only once."""
+    tags = [b"", b",x=y", b",x=\\ y", b",x=\\,", b',x="', b",x=\xc3\xa4", b",x=\\y", b",type=node,stype=a"]
+    lines = [name + b",cluster=c,host=h%b value=1 5\n" % tag for name in (b"m", b"plain") for tag in tags]
+    bench, message = Bench(), b"".join(lines)
+    assert sum(left for _, left in steps_of(bench, message)) == 16
+    assert steps_of(bench, message) == steps_of(bench, b"".join(lines[::-1])) == [(16, 0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "per_step"),
+    [
+        (b"m,cluster=c,host=h%d value=1 5\n", 512),  # new places
+        (b"m,cluster=c,host=h,x=%d value=1 5\n", 512),  # new spellings
+        (b"m,cluster=c,host=h value=x%d\n", 600),  # bad lines
+        (b"m,cluster=c,host=h%d" + b",x=y" * 200 + b" value=1 5\n", 20),  # long lines
+        (b"m,cluster=c,host=h" + b",x=y" * 200 + b",x=%d value=1 5\n", 20),  # without places
+        (b'm,cluster=c,host=h event="%d"\n', 70),
+        (b"unknown,x=%d" + b"y" * 5_000 + b" value=1 5\n", 220),
+    ],
+)  # fmt: skip
+def test_steps_are_short(line: bytes, per_step: int) -> None:
+    """A step ends after some hundred new or odd lines, and earlier if these are long."""
+    bench = Bench(max_keys=10_000, max_series=10_000)
+    message = b"".join(line % k for k in range(700))
+    steps = steps_of(bench, message)
+    assert sum(count for count, _ in steps) == 700
+    assert max(count for count, _ in steps) <= per_step
+
+
+def test_steps_are_short_where_nothing_can_be_learned() -> None:
+    """Lines that are alike are not put off together, because each of them may turn out to be odd."""
+    line = b"m,cluster=c,host=h" + b",x=y" * 200 + b" value=1 5\n"
+    assert 20 < steps_of(Bench(), line * 2000)[0][0] <= 80
 
 
 def test_a_scan_of_nothing() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from attrs import evolve
 
 from ccstore.model import QueryRequest, Status, Window
 from ccstore.wire.query import AnswerWriter
@@ -32,12 +33,8 @@ def window(rows: Sequence[Sequence[float]], *, status: Sequence[Status] | None =
 
 def write(rows: Sequence[Sequence[float]], request: QueryRequest | None = None, **options: Any) -> str:
     """Return the answer with some rows, each of a query of its own."""
-    request = request or QueryRequest(start=600)
-    hosts = ["h"] * len(rows)
-    writer = AnswerWriter(QueryRequest(request.cluster, request.start, 9999, request.with_stats,
-     request.with_data,
-                                       request.with_padding, for_all_nodes=("m",)), hosts,
-                                       **options)  # fmt: skip
+    request = evolve(request or QueryRequest(start=600), stop=9999, for_all_nodes=("m",))
+    writer = AnswerWriter(request, ["h"] * len(rows), **options)
     b"".join(writer.begin())
     text = writer.rows(window(rows), ["m"] * len(rows), np.arange(len(rows)), np.zeros(len(rows), np.bool_))
     return (text + writer.end()).decode().removesuffix("]}")

@@ -1,14 +1,15 @@
 """The key cache: raw bytes -> an id, learned once for each spelling.
 
-A collector repeats the same few hundred keys, that is bytes of measurement and tags, every interval. They
-are parsed, checked and given an id when they are seen for the first time; from then on one comparison
-of bytes finds the id. Two spellings of one series are two keys with one id. A key without a cluster tag means
-another series for each default cluster, so it belongs to a *domain*; all other keys are `EVERYWHERE`.
+A collector repeats the same few hundred keys, that is bytes of measurement and tags, every
+interval. They are parsed, checked and given an id when they are seen for the first time; from then
+on one comparison of bytes finds the id. Two spellings of one series are two keys with one id. A key
+without a cluster tag means another series for each default cluster, so it belongs to a *domain*;
+all other keys are `EVERYWHERE`.
 
-The cache is a hash table with chained records that grows by one bucket at a time (linear hashing, W.
-Litwin 1980), so no line ever waits for a table to be rebuilt. It has no lock and one owner. Invariant:
-whatever it does not know (it is full, a key is too long, the domains are too many) is parsed again, so
-nothing but speed depends on it.
+The cache is a hash table with chained records that grows by one bucket at a time (linear hashing,
+W. Litwin 1980), so no line ever waits for a table to be rebuilt. It has no lock and one owner.
+Invariant: whatever it does not know (it is full, a key is too long, the domains are too many) is
+parsed again, so nothing but speed depends on it.
 
 The same structure serves parts of keys: the names of metrics, and the tags of lines, see `scan`.
 """
@@ -31,7 +32,8 @@ _FORGET_STEP = 65536
 class KeyCache:
     """All keys that were learned.
 
-    max_keys: beyond so many (or less, if they are longer than 96 bytes on average), keys are not learned.
+    max_keys: beyond so many (or less, if they are longer than 96 bytes on average), keys are not
+    learned.
     seed: a number that senders cannot know, against keys made to collide.
     """
 
@@ -71,8 +73,9 @@ class KeyCache:
     ) -> bool:
         """Remember that the bytes data[start:stop] mean a number in a domain: an id, or something negative.
 
-        Nothing happens for a key that is known, empty, too long, or of the domain NOWHERE. Returns whether
-        there was room for all the others. `data` goes on for at least 8 bytes behind each key.
+        Nothing happens for a key that is known, empty, too long, or of the domain NOWHERE. Returns
+        whether there was room for all the others. `data` goes on for at least 8 bytes behind each
+        key.
         """
         if self._forgetting is not None:
             self._forgetting.spare(numbers)

@@ -4,11 +4,11 @@
                key --piece--> its bytes, in consecutive pieces of 16 bytes
                key --follower--> the key that came after it the last time
 
-As in the store, all arrays are reserved at their largest size and become resident as they are used, so
-nothing is ever moved. -1 means "none" in every index.
+As in the store, all arrays are reserved at their largest size and become resident as they are used,
+so nothing is ever moved. -1 means "none" in every index.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -58,8 +58,9 @@ KEY = np.dtype(
 class State:
     """Index of `Keys.state`.
 
-    Keys; buckets, and their number at the last doubling; first free and first fresh record; first fresh
-    piece; the key that was learned last; then the first free run of pieces for each length in pieces.
+    Keys; buckets, and their number at the last doubling; first free and first fresh record; first
+    fresh piece; the key that was learned last; then the first free run of pieces for each length in
+    pieces.
     """
 
     COUNT, BUCKETS, WHOLE, FREE, FRESH, FRESH_PIECE, LATEST, FREE_PIECES = range(8)
@@ -72,24 +73,15 @@ class Keys(NamedTuple):
     buckets: NDArray[np.int32]
     """First key of each bucket."""
     arena: NDArray[np.uint8]
-    links: NDArray[np.int32]
-    """The first four bytes of each piece as a number: links the free runs of one length."""
+    """The bytes of the keys, in pieces; a free run of pieces begins with the number of the next one."""
     secrets: NDArray[np.uint64]
     """Parameters of the hash, one for each word of a key."""
     state: NDArray[np.int64]
     """See `State`."""
 
 
-KEYS = types.NamedTuple(
-    [
-        slots_of(KEY),
-        slots_of("i4"),
-        slots_of("u1"),
-        slots_of("i4", contiguous=False),
-        slots_of("u8"),
-        slots_of("i8"),
-    ],
-    Keys,
+KEYS: Any = types.NamedTuple(  # type: ignore[no-untyped-call]
+    [slots_of(KEY), slots_of("i4"), slots_of("u1"), slots_of("u8"), slots_of("i8")], Keys
 )
 
 
@@ -97,12 +89,11 @@ def reserve(max_keys: int, seed: int) -> Keys:
     """Reserve address space for so many keys of 96 bytes on average."""
     max_keys = min(max_keys, 2**28)
     # one piece more: bytes are read eight at a time, also behind the last key
-    arena = np.zeros((max_keys * _AVERAGE_PIECES + 1) * PIECE, np.uint8)
+    pieces = max_keys * _AVERAGE_PIECES + 1
     keys = Keys(
         records=np.zeros(max_keys, KEY),
         buckets=np.zeros(2 * max_keys + _FIRST_BUCKETS, np.int32),
-        arena=arena,
-        links=arena.view(np.int32)[:: PIECE // 4],
+        arena=np.zeros(pieces * PIECE, np.uint8),
         secrets=np.random.default_rng(seed).integers(0, 2**64, MAX_KEY_BYTES // 8, np.uint64),
         state=np.zeros(State.FREE_PIECES + MOST_PIECES + 1, np.int64),
     )

@@ -2,16 +2,17 @@ r"""InfluxDB line protocol: the full grammar, one line at a time, in plain Pytho
 
     line = measurement *("," key "=" value) 1*SP key "=" value *("," key "=" value) [1*SP time] *SP EOL
 
-SP is 0x20 alone; a line ends with LF, CR LF, or the input. A backslash escapes ``,`` and SP, in keys
-and tag values also ``=``, and is an ordinary character before all others. A field value in double
-quotes is a string, the only place where a line may hold a newline.
+SP is 0x20 alone; a line ends with LF, CR LF, or the input. A backslash escapes ``,`` and SP, in
+keys and tag values also ``=``, and is an ordinary character before all others. A field value in
+double quotes is a string, the only place where a line may hold a newline.
 
-It looks at bytes only and knows neither store nor message: where a line begins it is told, and a bad
-line is an exception with its reason. How lines look (`parse_line`) is told apart from what a metric
-line means (`value_of`, `seconds_of`, `place_of`), because events use the same grammar with other fields.
+It looks at bytes only and knows neither store nor message: where a line begins it is told, and a
+bad line is an exception with its reason. How lines look (`parse_line`) is told apart from what a
+metric line means (`value_of`, `seconds_of`, `place_of`), because events use the same grammar with
+other fields.
 
-This is the reference for everything that `scan` does quickly. Invariant: whatever `scan` is sure of, it
-does as this module would, to the bit; a test holds the two together on arbitrary input.
+This is the reference for everything that `scan` does quickly. Invariant: whatever `scan` is sure
+of, it does as this module would, to the bit; a test holds the two together on arbitrary input.
 """
 
 import re
@@ -24,6 +25,7 @@ from ccstore.errors import ProtocolError
 
 __all__ = [
     "FLOAT32_MAX",
+    "MAX_TAGS",
     "Line",
     "Place",
     "Text",
@@ -41,12 +43,14 @@ __all__ = [
 FLOAT32_MAX = 3.4028234663852886e38
 _INT64_MAX = 2**63 - 1
 _NAME_BYTES = 255  # what the reference store's log has room for
+MAX_TAGS = 256  # of tags, and of fields: a line of thousands would keep everybody else waiting
 _TIME_DIGITS = 400  # beyond any unit; int() of a text takes quadratic time
 
 # Alternatives that cannot match the same text twice, so none of these backtracks.
 _SPACES = re.compile(rb" *")
 _MEASUREMENT = re.compile(rb"(?:\\[, ]|[^, \x00-\x1f\x7f])++")
 _TOKEN = re.compile(rb"(?:\\[,= ]|[^,= \x00-\x1f\x7f])++")
+_TAG = re.compile(rb",(%b)=(%b)" % (_TOKEN.pattern, _TOKEN.pattern))
 _STRING = re.compile(rb'"(?:\\["\\nrt]|[^"])*+"')
 _RAW = re.compile(rb"[^, \r\n]++")
 _TIME = re.compile(rb"[-0-9]++")
@@ -103,8 +107,8 @@ class Place(NamedTuple):
 def parse_line(data: bytes | memoryview, start: int, stop: int) -> Line | None:
     """Parse the line that begins at data[start]; None for a blank line or a comment.
 
-    The input ends at `stop`. Raises ProtocolError if the line is bad; `end_of_bad_line` tells where the
-    next one begins.
+    The input ends at `stop`. Raises ProtocolError if the line is bad; `end_of_bad_line` tells where
+    the next one begins.
     """
     at = _match(_SPACES, data, start, stop).end()
     if at == stop or data[at] in b"\r\n":
@@ -117,11 +121,13 @@ def parse_line(data: bytes | memoryview, start: int, stop: int) -> Line | None:
     key_start = at
     name, at = _take(_MEASUREMENT, data, at, start, stop, "measurement")
     tags = []
-    while at < stop and data[at] == ord(","):
-        key, at = _take(_TOKEN, data, at + 1, start, stop, "tag key")
-        at = _take_equals(data, at, start, stop)
-        value, at = _take(_TOKEN, data, at, start, stop, "tag value")
-        tags.append((_text(key, _ESCAPE, start, at), _text(value, _ESCAPE, start, at)))
+    while found := _TAG.match(data, at, stop):
+        at = found.end()
+        tags.append((_text(found[1], _ESCAPE, start, at), _text(found[2], _ESCAPE, start, at)))
+        if len(tags) > MAX_TAGS:
+            raise _error(f"too many tags (wanted at most {MAX_TAGS})", at, start)
+    if at < stop and data[at] == ord(","):
+        raise _explain_tag(data, at, start, stop)
     key_stop = at
     measurement = _text(name, _NAME_ESCAPE, start, key_stop)
     fields, at = _take_fields(data, at, start, stop)
@@ -159,6 +165,8 @@ def split_plain_tags(tags: str) -> dict[str, str] | None:
 
     What it returns is what `parse_line` and `merge_tags` make of them, for the most common case.
     """
+    if tags.count(",") >= MAX_TAGS:
+        return None
     parts = [part.split("=") for part in tags.split(",")]
     try:
         found = dict(parts)  # a part must have two halves
@@ -184,8 +192,8 @@ def merge_tags(tags: Iterable[tuple[str, str]]) -> dict[str, str]:
 def place_of(tags: Mapping[str, str], *, default_cluster: str, combines: bool) -> Place:
     """Apply the tags, in their order, to their roles.
 
-    A subtype on the host level gets a place of its own if the values of the metric can be combined there
-    (`combines`); else it is dropped, and `collapsed` says so.
+    A subtype on the host level gets a place of its own if the values of the metric can be combined
+    there (`combines`); else it is dropped, and `collapsed` says so.
     """
     cluster, host = tags.get("cluster"), tags.get("hostname", "")
     if "host" in tags:
@@ -245,8 +253,8 @@ def _integer_of(raw: bytes) -> float:
 def seconds_of(timestamp: int) -> int:
     """Return a timestamp in whole seconds; its unit follows from its magnitude.
 
-    The largest unit in which the time is within 292 years of 1970 counts: seconds, then milli-, micro-
-    and nanoseconds. Raises ProtocolError beyond 64 bits.
+    The largest unit in which the time is within 292 years of 1970 counts: seconds, then milli-,
+    micro- and nanoseconds. Raises ProtocolError beyond 64 bits.
     """
     magnitude = abs(timestamp)
     for unit in (1, 1_000, 1_000_000, 1_000_000_000):
@@ -280,6 +288,17 @@ def _take_equals(data: bytes | memoryview, at: int, start: int, stop: int) -> in
     return at + 1
 
 
+def _explain_tag(data: bytes | memoryview, at: int, start: int, stop: int) -> ProtocolError:
+    """Return what is wrong with the tag behind the comma at data[at]."""
+    try:
+        _, at = _take(_TOKEN, data, at + 1, start, stop, "tag key")
+        at = _take_equals(data, at, start, stop)
+        _take(_TOKEN, data, at, start, stop, "tag value")
+    except ProtocolError as error:
+        return error
+    raise AssertionError("there is nothing wrong with the tag")
+
+
 def _take_fields(
     data: bytes | memoryview, at: int, start: int, stop: int
 ) -> tuple[list[tuple[str, bytes | Text]], int]:
@@ -292,6 +311,8 @@ def _take_fields(
         at = _take_equals(data, at, start, stop)
         value, at = _take_value(data, at, start, stop)
         fields.append((_text(key, _ESCAPE, start, at), value))
+        if len(fields) > MAX_TAGS:
+            raise _error(f"too many fields (wanted at most {MAX_TAGS})", at, start)
         if at >= stop or data[at] != ord(","):
             return fields, at
         behind = at + 1

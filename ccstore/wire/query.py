@@ -1,11 +1,11 @@
 """Queries and their answers as JSON, in the reference store's form to the digit.
 
-An answer is written in pieces, so that its size is nobody's problem: those of `AnswerWriter.begin`, then rows
-for each window that was read, then `end`. A row is one result object; which list it goes into depends on its
-query's number. Values have three decimals, statistics two, NaN is null.
+An answer is written in pieces, so that its size is nobody's problem: those of `AnswerWriter.begin`,
+then rows for each window that was read, then `end`. A row is one result object; which list it goes
+into depends on its query's number. Values have three decimals, statistics two, NaN is null.
 
-It knows windows and names, not the store they come from. Invariant: the pieces together are one JSON value,
-whatever was read.
+It knows windows and names, not the store they come from. Invariant: the pieces together are one
+JSON value, whatever was read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ class AnswerWriter:
         self._room = np.empty(1 << 16, np.uint8)
 
     def begin(self) -> Iterator[bytes]:
-        """Return everything in front of the first row, in pieces of a fraction of a millisecond each."""
+        """Yield everything in front of the first row, in pieces of a fraction of a millisecond each."""
         heads = [b'{"metric":' + orjson.dumps(metric) + b',"host":' for metric in self._request.for_all_nodes]
         if not (heads and self._hosts):
             yield b'{"results":['

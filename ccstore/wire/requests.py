@@ -1,7 +1,10 @@
-"""The smaller requests and answers of the API as JSON: free, debug, healthcheck."""
+"""The smaller requests and answers of the API as JSON: free, debug, healthcheck.
+
+Long answers are written in pieces, one for each thing that they tell of. It knows names and values
+of the model, not the store that they come from.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import orjson
 
@@ -12,12 +15,15 @@ from ccstore.wire.jsonvalue import decode_value, structure
 __all__ = ["Level", "decode_health", "decode_selectors", "encode_health", "encode_levels"]
 
 Level = tuple[int, str, Sequence[tuple[str, Sequence[Mapping[str, int]]]]]
-"""One level of the tree: how deep it lies below the level that was asked for, its name, and (metric, chunks) of the series it
-holds itself."""
+"""One level of the tree: how deep it lies below the level that was asked for, its name, and (metric,
+chunks) of the series it holds itself."""
 
 
 def decode_selectors(body: bytes) -> list[tuple[str, ...]]:
-    """Return the paths that a list of lists of names stands for; none for ``null``. Raises ProtocolError."""
+    """Return the paths that a list of lists of names stands for, each once; none for ``null``.
+
+    Raises ProtocolError.
+    """
     value = decode_value(body)
     if value is None:
         return []
@@ -26,7 +32,7 @@ def decode_selectors(body: bytes) -> list[tuple[str, ...]]:
     for number, selector in enumerate(value):
         if not isinstance(selector, list) or not all(isinstance(name, str) for name in selector):
             raise ProtocolError(f"body[{number}]: not a list of names (wanted cluster, host ...)")
-    return [tuple(selector) for selector in value]
+    return list(dict.fromkeys(map(tuple, value)))
 
 
 def decode_health(body: bytes) -> HealthRequest:
@@ -34,12 +40,14 @@ def decode_health(body: bytes) -> HealthRequest:
     return structure(decode_value(body), HealthRequest, strict=True)
 
 
-def encode_health(health: Mapping[str, NodeHealth]) -> dict[str, Any]:
-    """Return the answer by host, as a value for JSON; the lists of metrics are JSON in a text."""
-    return {
-        host: {"State": node.state.value, "HealthMetrics": _lists(node) if node.known else ""}
-        for host, node in health.items()
-    }
+def encode_health(health: Iterable[tuple[str, NodeHealth]]) -> Iterator[bytes]:
+    """Write the health of hosts, each once, as an object by host; the lists of metrics are JSON in a text."""
+    separator = b"{"
+    for host, node in health:
+        entry = {"State": node.state.value, "HealthMetrics": _lists(node) if node.known else ""}
+        yield separator + orjson.dumps(host) + b":" + orjson.dumps(entry)
+        separator = b","
+    yield b"{}\n" if separator == b"{" else b"}\n"
 
 
 def _lists(node: NodeHealth) -> str:

@@ -1,12 +1,14 @@
 """The fast pass over a message: bytes in, columns of samples out, and a reason for each line that is none.
 
-`Scan` goes over one message, or a block of one, in steps of a few thousand lines. Each step runs the kernel
-over the bytes and then does in Python what the kernel left: it finds the places of new tags, and
-parses odd lines with the full grammar. It knows neither store nor clock; the server hands it who
-turns names into ids (`Directory`).
+`Scan` goes over one message, or a block of one, in steps of a millisecond or less: thousands of
+lines with known keys, hundreds with new ones. Each step runs the kernel over the bytes and then
+does in Python what the kernel left: it finds the places of new tags, and parses odd lines with the
+full grammar. It knows neither store nor clock; the server hands it who turns names into ids
+(`Directory`).
 
-Invariant: lines are independent. No field of a line has any influence on another, a bad line costs itself
-alone, and what becomes of a line depends neither on what was seen before nor on where blocks were cut.
+Invariant: lines are independent. No field of a line has any influence on another, a bad line costs
+itself alone, and what becomes of a line depends neither on what was seen before nor on where blocks
+were cut.
 """
 
 from collections.abc import Mapping
@@ -57,9 +59,10 @@ MAX_REJECTS = 20
 """How many lines of a step, or of a message, are explained; all are counted."""
 
 _ROWS = 8192
-_TODO = 2048
+_TODO = 512  # a line with a new key costs 1 to 2 us
 _AHEAD = 32
 _RECENT = 4096
+_QUOTED_WORK = 256  # one more call of the kernel
 _MAX_PLACES = 65536  # places that are remembered by the raw bytes of their tags
 
 _Key = tuple[int, int, int, int]
@@ -158,7 +161,7 @@ class Scan:
         default_cluster: str = "",
         final: bool = True,
     ) -> None:
-        assert not len(starts) or len(data) >= stops.max() + SPARE_BYTES, "spare bytes behind the messages"
+        assert not len(starts) or len(data) >= np.max(stops) + SPARE_BYTES, "spare bytes behind the messages"
         assert final or len(starts) == 1, "a block is of one message"
         self._scanner = scanner
         self._data = data
@@ -187,7 +190,7 @@ class Scan:
         return int(self._progress[kernels.POSITION])
 
     def step(self, *, allowance: int) -> tuple[Batch, int]:
-        """Go on for a few thousand lines; return them, and how many series were made.
+        """Go on for at most some thousand lines; return them, and how many series were made.
 
         At most `allowance` series are made, and no more places than these need; it is for the
         caller to keep it within the room that is left. The batch is valid until the next step of
@@ -196,10 +199,9 @@ class Scan:
         scanner, progress = self._scanner, self._progress
         batch = scanner.batch
         self.rejects = []
-        progress[kernels.ROWS] = progress[kernels.TODO] = made = 0
-        if progress[kernels.QUOTED]:
-            made = self._take_quoted(allowance)
-        if not self.done:
+        progress[kernels.ROWS] = progress[kernels.WORK] = made = 0
+        while not self.done:
+            progress[kernels.TODO] = 0
             kernels.scan_lines(
                 scanner.keys.columns, scanner.names.columns, scanner.places.columns,
                 self._data, self._starts, self._stops, self._domain, self._now, scanner.max_line_bytes,
@@ -208,6 +210,9 @@ class Scan:
             )  # fmt: skip
             made += self._take_todo(allowance - made)
             self.done = bool(progress[kernels.PART] >= len(self._starts))
+            if not progress[kernels.QUOTED]:
+                break
+            made += self._take_quoted(allowance - made)
         self._learn_places()
         count = int(progress[kernels.ROWS])
         return Batch(count, batch.series, batch.times, batch.values, batch.outcomes), made
@@ -255,7 +260,7 @@ class Scan:
         self._take_line(entry, *self._parse(begin, stop), create=create)
 
     def _take_quoted(self, allowance: int) -> int:
-        """Do the next line, which has a quote and may go on behind its first newline, as row 0.
+        """Do the next line, which has a quote and may go on behind its first newline.
 
         Return how many series were made.
         """
@@ -269,15 +274,16 @@ class Scan:
             self.done = True
             return 0
         entry = [ODD] * kernels.ENTRY
-        entry[ROW], entry[BEGIN], entry[LINE_STOP] = 0, begin, stop
+        entry[ROW], entry[BEGIN], entry[LINE_STOP] = int(progress[kernels.ROWS]), begin, stop
         entry[MESSAGE], entry[LINE] = part, int(progress[kernels.LINES]) + 1
         if line and not ended and stop - begin > limit:
             after = end_of_bad_line(self._bytes, begin, int(self._stops[part]))
             self._reject(entry, Outcome.LIMIT, f"line of more than {limit} bytes")
         else:
             self._take_line(entry, line, wrong, create=allowance > 0)
-        progress[kernels.ROWS] = 1
+        progress[kernels.ROWS] += 1
         progress[kernels.LINES] += 1
+        progress[kernels.WORK] += after - begin + _QUOTED_WORK
         progress[kernels.POSITION] = after
         return self._find_series(np.array([entry], np.int64), allowance)
 

@@ -1,7 +1,7 @@
 """The kernel that writes the rows of answers as JSON.
 
-Eight digits are made at once, side by side in a word, and written with one store: no loop, no table, and
-no branch that depends on how many digits a number has.
+Eight digits are made at once, side by side in a word, and written with one store: no loop, no
+table, and no branch that depends on how many digits a number has.
 """
 
 import math
@@ -214,7 +214,7 @@ def encode_rows(values, ends, integers, stats, pads, queries, notes, note_ends, 
 
     Returns the bytes written, or -1 and `progress` as it was if `out` may be too small.
     """
-    at, first, note_first = np.int64(0), 0, 0
+    at = first = note_first = 0
     opened, filled = progress[0], progress[1]
     for g in range(len(ends)):
         if at + 3 * (queries[g] - opened) + ROOM > len(out):

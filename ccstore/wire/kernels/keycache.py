@@ -4,7 +4,7 @@ import numpy as np
 from numba import types
 
 from ccstore.jit import inline, kernel, load_u64, prefetch, slots_of
-from ccstore.wire.kernels.text import hash_of, put_word, same_bytes
+from ccstore.wire.kernels.text import hash_of, put_word, same_bytes, u64
 from ccstore.wire.layout import EVERYWHERE, KEYS, MAX_KEY_BYTES, MOST_PIECES, PIECE, State
 
 COUNT, BUCKETS, WHOLE, FREE, FRESH = State.COUNT, State.BUCKETS, State.WHOLE, State.FREE, State.FRESH
@@ -67,8 +67,14 @@ def split_bucket(keys):
 @inline
 def give_pieces(keys, piece, pieces):
     """Give back a run of pieces."""
-    keys.links[piece] = keys.state[FREE_PIECES + pieces]
+    put_word(keys.arena, piece * PIECE, u64(keys.state[FREE_PIECES + pieces] + 1))
     keys.state[FREE_PIECES + pieces] = piece
+
+
+@inline
+def next_run(keys, piece):
+    """Return the free run that follows one of the same length, -1 if it is the last."""
+    return np.int64(load_u64(keys.arena, piece * PIECE)) - 1
 
 
 @inline
@@ -77,7 +83,7 @@ def take_pieces(keys, pieces):
     state, length = keys.state, pieces
     if state[FREE_PIECES + pieces] < 0:
         # the last piece stays: bytes are read eight at a time, also behind the last key
-        if state[FRESH_PIECE] + pieces < len(keys.links):
+        if (state[FRESH_PIECE] + pieces) * PIECE < len(keys.arena):
             state[FRESH_PIECE] += pieces
             return state[FRESH_PIECE] - pieces
         while state[FREE_PIECES + length] < 0:
@@ -85,7 +91,7 @@ def take_pieces(keys, pieces):
             if length > MOST_PIECES:
                 return np.int64(-1)
     piece = state[FREE_PIECES + length]
-    state[FREE_PIECES + length] = keys.links[piece]
+    state[FREE_PIECES + length] = next_run(keys, piece)
     if length > pieces:
         give_pieces(keys, piece + pieces, length - pieces)
     return piece
@@ -137,8 +143,8 @@ def add_key(keys, data, start, length, tag, number, domain):
 def learn(keys, data, starts, stops, numbers, domains, tags):
     """Add the keys data[start:stop] that are not there yet; returns for how many there was no room.
 
-    numbers: what each key means, domains: where. `tags` is scratch space. Keys are expected to come back in
-    this order.
+    numbers: what each key means, domains: where. `tags` is scratch space. Keys are expected to come
+    back in this order.
     """
     state, buckets, records, missed = keys.state, keys.buckets, keys.records, 0
     for k in range(len(starts)):

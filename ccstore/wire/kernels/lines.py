@@ -1,11 +1,11 @@
 """The kernel that scans lines.
 
-It handles what it is sure of and leaves every other line to Python, so it never has to raise or to explain.
-What makes it quick:
+It handles what it is sure of and leaves every other line to Python, so it never has to raise or to
+explain. What makes it quick:
 
 * The raw bytes of a key are looked up; nothing is split or decoded.
-* A sender repeats its keys in nearly the same order. Each key remembers which one came next the last time,
-  and a line is compared with that guess first: no hash, no search for the key's end.
+* A sender repeats its keys in nearly the same order. Each key remembers which one came next the
+  last time, and a line is compared with that guess first: no hash, no search for the key's end.
 * Where the guesses are wrong, many keys are looked up together, so that their cache misses overlap.
 * Of a new key, the measurement and the tags are looked up each for itself: most are known.
 """
@@ -32,9 +32,9 @@ from ccstore.wire.kernels.text import (
 )
 from ccstore.wire.layout import EVERYWHERE, KEYS, MAX_KEY_BYTES, PIECE
 
-POSITION, PART, LINES, ROWS, TODO, PREVIOUS, QUOTED, PROGRESS = range(8)
+POSITION, PART, LINES, ROWS, TODO, PREVIOUS, QUOTED, WORK, PROGRESS = range(9)
 """Index of `progress`: next byte; the part it is in, and lines done in that; rows written, and how many of
-them are left to do; last known key; 1 if a line with a quote is next."""
+them are left to do; last known key; 1 if a line with a quote is next; see MOST_WORK."""
 ROW, BEGIN, TAGS, KEY_STOP, LINE_STOP, MESSAGE, LINE, METRIC, PLACE, DOMAIN, ENTRY = range(11)
 """Columns of `todo`: the row; offsets of the line, its tags, their end, its end; which line of
 which part it is, the first is 1; ids of metric and place; the key's domain."""
@@ -45,8 +45,9 @@ TAG, KEY, AHEAD = 0, 4, 5
 """Columns of `ahead`, beside BEGIN and KEY_STOP."""
 LOST = 8
 """So many wrong guesses in a row mean that keys come in no known order."""
-MOST_ODD = 256
-"""So many entries that are ODD end a step: Python looks into one after the other."""
+MOST_WORK = 16 * 1024
+"""So much work beside that for known keys ends a step. A byte of an ODD entry, which Python looks into,
+is 1, of an entry that is AGAIN 1/4, because it may turn out ODD, of another line 1/64."""
 
 BLANK, UNKNOWN_METRIC = int(Outcome.BLANK), int(Outcome.UNKNOWN_METRIC)
 REFUSED_COMPONENT = int(Outcome.REFUSED_COMPONENT)
@@ -136,7 +137,7 @@ def find_metric(names, data, start, stop):
 def find_place(places, data, start, stop, domain, recent):
     """Return the place that the tags data[start:stop] mean, or what stands for it, and the domain of the key.
 
-    recent: int64[a power of two], the tags that were not found lately.
+    recent: int64[any number], hashes of tags that were not found lately.
     """
     length = stop - start
     if length < 1 or length > MAX_KEY_BYTES:
@@ -145,7 +146,7 @@ def find_place(places, data, start, stop, domain, recent):
     key = find(places, data, start, length, tag, domain)
     if key >= 0:
         return np.int64(places.records[key]["number"]), np.int64(places.records[key]["domain"])
-    slot = np.int64(tag) & (len(recent) - 1)
+    slot = np.int64(tag) % len(recent)
     before, recent[slot] = recent[slot], np.int64(tag)
     return (AGAIN if before == np.int64(tag) else ODD), EVERYWHERE
 
@@ -154,7 +155,8 @@ def find_place(places, data, start, stop, domain, recent):
 def leave_line(names, places, data, begin, stop, key_stop, sure, longest, domain, entry, recent):
     """Return the outcome of a line whose key is not known or that is not clear, and where it ends.
 
-    The outcome is LEFT if it is for Python to tell; then `entry` is filled, but for what the caller knows.
+    The outcome is LEFT if it is for Python to tell; then `entry` is filled, but for what the caller
+    knows.
     """
     line_stop = end_of_line(data, begin, stop)
     if line_stop == begin:
@@ -185,20 +187,21 @@ def scan_lines(
 ):  # fmt: skip
     """Scan the lines of all parts data[starts[p]:stops[p]] into the columns; returns the rows in use.
 
-    It goes on from the row and byte in `progress`, and stops early if the columns or `todo` are full,
-    or at a line that is not clear and has a quote, which may go on behind its newline. Each row gets a
-    series, or series -1 and an outcome, or an entry in `todo`:
+    It goes on from the row and byte in `progress`, and stops early if the columns or `todo` are
+    full, after MOST_WORK, or at a line that is not clear and has a quote, which may go on behind
+    its newline. Each row gets a series, or series -1 and an outcome, or an entry in `todo`:
 
-    * KEY_STOP >= 0: only the key is not known (printable ASCII, no backslash); value and time are set;
+    * KEY_STOP >= 0: only the key is not known (printable ASCII, no backslash); value and time are
+      set;
     * KEY_STOP == -1: parse the whole line; it may be longer than `longest` bytes.
     """
     i, part, row, left = progress[POSITION], progress[PART], progress[ROWS], progress[TODO]
     previous, first = progress[PREVIOUS], row - progress[LINES]  # the row of the part's first line
     stop = stops[part] if part < len(starts) else i
     recent[:] = -1
-    progress[QUOTED] = 0
-    wrong = used = found = odd = 0  # wrong guesses in a row; keys looked up ahead: used and found
-    while row < len(series) and left < len(todo) and odd < MOST_ODD:
+    work, progress[QUOTED] = progress[WORK], 0
+    wrong = used = found = 0  # wrong guesses in a row; keys looked up ahead: used and found
+    while row < len(series) and left < len(todo) and work < MOST_WORK:
         if i >= stop:
             part += 1
             if part >= len(starts):
@@ -240,15 +243,18 @@ def scan_lines(
                 progress[QUOTED], i = 1, begin
                 break
             i = line_stop + 1
+            halvings = 6
             if outcome == LEFT:
                 todo[left, ROW], todo[left, MESSAGE], todo[left, LINE] = row, part, row - first + 1
-                odd += todo[left, PLACE] == ODD
+                if todo[left, PLACE] < 0:
+                    halvings = 0 if todo[left, PLACE] == ODD else 2
                 left += 1
             else:
                 outcomes[row] = outcome
+            work += (i - begin) >> halvings
         row += 1
     progress[POSITION], progress[PART], progress[LINES] = min(i, stop), part, row - first
-    progress[ROWS], progress[TODO], progress[PREVIOUS] = row, left, previous
+    progress[ROWS], progress[TODO], progress[PREVIOUS], progress[WORK] = row, left, previous, work
     return row
 
 

@@ -1,6 +1,7 @@
 """Parts of kernels: bytes, eight at a time.
 
-Nothing here looks at how far an array goes: it goes on for at least 8 bytes behind what is looked at.
+Nothing here looks at how far an array goes: it goes on for at least 8 bytes behind what is looked
+at.
 """
 
 import numpy as np
@@ -48,8 +49,9 @@ def product_of(word, secret):
 def hash_of(data, start, length, secrets):
     """Return 32 bits that depend on all bytes, at most eight for each of the secrets.
 
-    NH (J. Black and others: UMAC, 1999): for any two texts, hardly any choice of secrets gives both the
-    same hash, so nobody can make up keys that all fall into one bucket. The words do not wait for each other.
+    NH (J. Black and others: UMAC, 1999): for any two texts, hardly any choice of secrets gives both
+    the same hash, so nobody can make up keys that all fall into one bucket. The words do not wait
+    for each other.
     """
     total, i, k = u64(length), 0, 0
     while i + 8 <= length:
