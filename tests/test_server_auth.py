@@ -212,7 +212,7 @@ def test_tokens_that_are_no_tokens_of_ours(authenticator: Authenticator, token: 
         ({"roles": ["analyst", "user"]}, {READ}),
         ({"roles": ["xrole_admin", "administrator", 7, None, ["admin"]]}, set()),
     ],
-    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
+    ids=lambda value: " ".join(sorted(map(str, value))) if isinstance(value, set) else str(value),
 )
 def test_permissions_of_roles(claims: dict[str, Any], permitted: set[Permission]) -> None:
     """Each role permits what the table says, and `check_roles` false permits everything."""

@@ -1,22 +1,31 @@
 """The routes of the store: write, query, free, debug, healthcheck.
 
 A handler translates: from a request to calls of the rooms below, and from what they return to an
-answer. Long answers are made and sent in pieces, and the event loop gets its turn after each.
+answer. It owns nothing that outlives the request, and touches no column of the store.
+
+Invariant: nothing that names a place or a series by number is kept over an await, because what is
+pruned meanwhile gives its numbers to others. So long answers are made and sent in pieces, each
+piece finds by name what it tells of, and the event loop gets its turn after each.
 """
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import TypeVar
 
 import trio
 from quart import Response, request
 
 from ccstore.errors import QueryError
 from ccstore.memory.query import Reader, count_selectors, plan
+from ccstore.memory.resample import MINIMUM_POINTS
 from ccstore.memory.store import Store
 from ccstore.model import Outcome, QueryRequest
-from ccstore.server.answers import JSON, HttpError, json_answer, text_answer
+from ccstore.server.answers import JSON, HttpError, text_answer
 from ccstore.server.auth import Permission
 from ccstore.server.http import App, body_blocks, read_body, route
+from ccstore.server.ingest import Written
 from ccstore.server.services import Services
 from ccstore.server.upkeep import free_selectors
 from ccstore.wire.query import AnswerWriter, decode_query
@@ -24,130 +33,180 @@ from ccstore.wire.requests import Level, decode_health, decode_selectors, encode
 
 __all__ = ["add_routes", "answer_pieces"]
 
+T = TypeVar("T")
+
 KIB = 1024
 MIB = 1024 * KIB
 
-_MAX_REQUEST = 64 * MIB
-"""Bytes of a query; bodies of lines have a limit of their own."""
+_MAX_REQUEST = 8 * MIB
+"""Bytes of a body in JSON; bodies of lines have a limit of their own. The threads of 1 000 hosts, ten
+metrics of each, are asked for with 5 MB. To parse as much as this limit holds the interpreter for more
+than 0.1 s, in a thread or not."""
+_MAX_HEALTH_REQUEST = MIB
+"""Bytes of a request for the health of hosts: every name in it costs time for every host."""
 _LARGE_REQUEST = 32 * KIB
-"""A larger query is decoded in a thread: 2 000 selectors take 10 ms."""
+"""A larger body is decoded in a thread: 2 000 selectors take 10 ms."""
 _SMALL_ANSWER = 256 * KIB
 """Up to here an answer is collected, so that it has a Content-Length; a larger one is streamed."""
+_STEP = 0.001
+"""Seconds for which an answer is made before others run. One piece may take longer: a window of
+values takes up to two milliseconds."""
+
+_INTEGER = re.compile("-?[0-9]{1,19}")
 
 
 def add_routes(app: App, services: Services) -> None:
     """Add the routes to an application."""
-
-    @route(app, "/api/write", methods=["POST"], permission=Permission.WRITE, changes_store=True)
-    async def write() -> Response:
-        blocks = body_blocks(limit_bytes=services.config.metric_store.limits.max_body_size_bytes)
-        written = await services.intake.write_body(blocks, default_cluster=request.args.get("cluster", ""))
-        bad = [reject for reject in written.rejects if reject.outcome is Outcome.BAD_LINE]
-        if not bad and written.ended_by is None:
-            return Response(b"", 200, content_type=JSON)
-        details = {
-            "stored": written.stored,
-            "rejected": int(written.counts[Outcome.BAD_LINE]),
-            "lines": [{"line": reject.line, "error": reject.reason} for reject in written.rejects],
-        }
-        if isinstance(written.ended_by, HttpError):
-            raise HttpError(written.ended_by.status, str(written.ended_by), details=details)
-        first = f"line {bad[0].line}: {bad[0].reason}" if bad else ""
-        raise HttpError(400, str(written.ended_by or first), details=details)
-
-    @route(app, "/api/query", methods=["GET", "POST"], permission=Permission.READ)
-    async def query() -> Response:
-        body = await read_body(limit_bytes=_MAX_REQUEST)
-        if len(body) > _LARGE_REQUEST:
-            wanted = await trio.to_thread.run_sync(decode_query, body)
-        else:
-            wanted = decode_query(body)
-        limit = services.config.main.max_query_selectors
-        if limit and (count := count_selectors(services.store, wanted)) > limit:
-            raise QueryError(f"query: {count} selectors (wanted at most {limit})")
-        return await _answer(answer_pieces(services, wanted))
-
-    @route(app, "/api/free", methods=["POST"], permission=Permission.ADMIN, changes_store=True)
-    async def free() -> Response:
-        cutoff = request.args.get("to", "")
-        if not cutoff.removeprefix("-").isdecimal():
-            raise QueryError(f"to: {cutoff!r} (wanted seconds since the epoch)")
-        selectors = decode_selectors(await read_body(limit_bytes=_MAX_REQUEST))
-        freed = await free_selectors(services, selectors, int(cutoff))
-        return text_answer(f"buffers freed: {freed}\n")
-
-    @route(app, "/api/debug", methods=["GET"], permission=Permission.ADMIN)
-    async def debug() -> Response:
-        parts = request.args.getlist("part") or request.args.get("selector", "").split(":")
-        path = () if parts == [""] else tuple(parts)
-        place = services.store.locate(path, create=False)
-        if place < 0 or not (services.store.index.is_visible(place) or not path):
-            raise QueryError(f"selector: {':'.join(path)!r} not found")
-        return await _answer(_stepwise(encode_levels(_levels(services.store, place, 0))))
-
-    @route(app, "/api/healthcheck", methods=["GET"], permission=Permission.READ)
-    async def healthcheck() -> Response:
-        wanted = decode_health(await read_body(limit_bytes=_MAX_REQUEST))
-        health = {}
-        for host in wanted.nodes:
-            health[host] = services.store.check_health(
-                wanted.cluster, host, wanted.metric_names, now=services.now()
-            )
-            if len(health) % 64 == 0:
-                await trio.lowlevel.checkpoint()
-        return json_answer(encode_health(health))
+    for path, handler, methods, permission, changes_store in (
+        ("/api/write", _write, ["POST"], Permission.WRITE, True),
+        ("/api/query", _query, ["GET", "POST"], Permission.READ, False),
+        ("/api/free", _free, ["POST"], Permission.ADMIN, True),
+        ("/api/debug", _debug, ["GET"], Permission.ADMIN, False),
+        ("/api/healthcheck", _check_health, ["GET"], Permission.READ, False),
+    ):
+        register = route(app, path, methods=methods, permission=permission, changes_store=changes_store)
+        register(partial(handler, services))
 
 
-async def answer_pieces(services: Services, wanted: QueryRequest) -> AsyncIterator[bytes]:
-    """Answer a query piece by piece."""
-    strict = services.config.main.strict_reference
-    resampling = services.config.main.resampling
-    hosts = services.store.hosts(wanted.cluster) if wanted.for_all_nodes else []
-    writer = AnswerWriter(wanted, hosts, strict=strict)
-    reader = Reader(
-        services.store.columns,
-        strict=strict,
-        **({"minimum_points": resampling.minimum_points} if resampling else {}),
+async def _write(services: Services) -> Response:
+    limit = services.config.metric_store.limits.max_body_size_bytes
+    written = await services.intake.write_body(
+        partial(body_blocks, limit_bytes=limit), default_cluster=request.args.get("cluster", "")
     )
-    for piece in writer.begin():
-        yield piece
-        await trio.lowlevel.checkpoint()
-    for groups in plan(services.store, wanted, hosts):
+    if written.ended_by is None and not written.counts[Outcome.BAD_LINE]:
+        return Response(b"", 200, content_type=JSON)
+    raise _complaint(written)
+
+
+def _complaint(written: Written) -> HttpError:
+    """Tell what is wrong with a body, and what became of its lines."""
+    details = {
+        "stored": written.stored,
+        "rejected": written.rejected,
+        "lines": [{"line": reject.line, "error": reject.reason} for reject in written.rejects],
+    }
+    if written.ended_by is not None:
+        status = written.ended_by.status if isinstance(written.ended_by, HttpError) else 400
+        return HttpError(status, str(written.ended_by), details=details)
+    # others may have filled the list before the first bad line came
+    bad = (reject for reject in written.rejects if reject.outcome is Outcome.BAD_LINE)
+    first = next(bad, written.rejects[0])
+    return HttpError(400, f"line {first.line}: {first.reason}", details=details)
+
+
+async def _query(services: Services) -> Response:
+    wanted = await _decode_body(decode_query)
+    limit = services.config.main.max_query_selectors
+    if limit and (count := len(wanted.queries)) > limit:  # to count their selectors could take long
+        raise QueryError(f"query: {count} queries (wanted at most {limit} selectors)")
+    if limit and (count := count_selectors(services.store, wanted)) > limit:
+        raise QueryError(f"query: {count} selectors (wanted at most {limit})")
+    return await _answer(_pieces(services, wanted))
+
+
+async def _free(services: Services) -> Response:
+    cutoff = request.args.get("to", "")
+    if not _INTEGER.fullmatch(cutoff):
+        raise QueryError(f"to: {cutoff[:40]!r} (wanted seconds since the epoch)")
+    selectors = await _decode_body(decode_selectors)
+    freed = await free_selectors(services, selectors, int(cutoff))
+    return text_answer(f"buffers freed: {freed}\n")
+
+
+async def _debug(services: Services) -> Response:
+    parts = request.args.getlist("part") or request.args.get("selector", "").split(":")
+    path = () if parts == [""] else tuple(parts)
+    place = services.store.locate(path, create=False)
+    if path and (place < 0 or not services.store.index.is_visible(place)):
+        raise QueryError(f"selector: {':'.join(path)!r} not found")
+    return await _answer(encode_levels(_levels(services.store, path)))
+
+
+async def _check_health(services: Services) -> Response:
+    wanted = await _decode_body(decode_health, limit_bytes=_MAX_HEALTH_REQUEST)
+    now = services.now()
+    health = (
+        (host, services.store.check_health(wanted.cluster, host, wanted.metric_names, now=now))
+        for host in dict.fromkeys(wanted.nodes)
+    )
+    return await _answer(encode_health(health))
+
+
+def answer_pieces(services: Services, wanted: QueryRequest) -> AsyncIterator[bytes]:
+    """Answer a query piece by piece; each takes a millisecond or two, and others run before each."""
+    return _Stepwise(_pieces(services, wanted))
+
+
+def _pieces(services: Services, wanted: QueryRequest) -> Iterator[bytes]:
+    """Answer a query; between two pieces, values may come in or be freed, and series come and go."""
+    config, store = services.config.main, services.store
+    strict = config.strict_reference
+    minimum = config.resampling.minimum_points if config.resampling else MINIMUM_POINTS
+    hosts = store.hosts(wanted.cluster) if wanted.for_all_nodes else []
+    writer = AnswerWriter(wanted, hosts, strict=strict)
+    reader = Reader(store.columns, strict=strict, minimum_points=minimum)
+    yield from writer.begin()
+    for groups in plan(store, wanted, hosts):
         for part, window in reader.windows(groups, wanted.start, wanted.stop):
             yield writer.rows(window, groups.metrics[part], groups.queries[part], groups.placeholders[part])
-            await trio.lowlevel.checkpoint()
     yield writer.end()
 
 
-def _levels(store: Store, place: int, depth: int) -> Iterator[Level]:
-    """Walk over what is visible at and below a place, parents first."""
+def _levels(store: Store, path: tuple[str, ...], depth: int = 0) -> Iterator[Level]:
+    """Walk over what is visible at and below a path, parents first; find each level when its turn comes."""
+    place = store.locate(path, create=False)
+    if place < 0:
+        return  # gone since its parent was shown
+    below = list(store.index.visible(place))
     series = [
         (metric, [{"start": c.start, "len": c.used, "end": c.stop} for c in store.chunks(number)])
         for metric, number in sorted(store.series_at(place))
     ]
-    yield depth, store.index.name(place), series
-    for child in store.index.visible(place).values():
-        yield from _levels(store, child, depth + 1)
+    if below or series or not depth:
+        yield depth, path[-1] if path else "", series
+    for name in below:
+        yield from _levels(store, (*path, name), depth + 1)
 
 
-async def _stepwise(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Collect small pieces into larger ones, and let others run after each."""
-    for batch in iter(lambda: b"".join(itertools.islice(pieces, 32)), b""):
-        yield batch
+async def _decode_body(decode: Callable[[bytes], T], *, limit_bytes: int = _MAX_REQUEST) -> T:
+    """Read the body of the request in hand and decode it, in a thread if it is large."""
+    body = await read_body(limit_bytes=limit_bytes)
+    if len(body) > _LARGE_REQUEST:
+        return await trio.to_thread.run_sync(decode, body)
+    return decode(body)
+
+
+class _Stepwise(AsyncIterator[bytes]):
+    """Pieces of an answer, made for a millisecond at a time; others run before each time.
+
+    This is no async generator because nobody can promise to close it: its client may leave at any moment.
+    """
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __anext__(self) -> bytes:
         await trio.lowlevel.checkpoint()
+        made, stop = [], trio.current_time() + _STEP
+        for piece in self._pieces:
+            made.append(piece)
+            if trio.current_time() >= stop:
+                break
+        if not made:
+            raise StopAsyncIteration
+        return b"".join(made)
+
+    def put_back(self, piece: bytes) -> None:
+        """Let `piece` be the next one."""
+        self._pieces = itertools.chain([piece], self._pieces)
 
 
-async def _answer(pieces: AsyncIterator[bytes]) -> Response:
+async def _answer(pieces: Iterator[bytes]) -> Response:
     """Answer with pieces of JSON: as a whole if it is small, else streamed as they are made."""
-    collected = b""
-    async for piece in pieces:
+    stream, collected = _Stepwise(pieces), b""
+    async for piece in stream:
         collected += piece
         if len(collected) > _SMALL_ANSWER:
-            return Response(_chain(collected, pieces), content_type=JSON)
+            stream.put_back(collected)
+            return Response(stream, content_type=JSON)
     return Response(collected, content_type=JSON)
-
-
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece

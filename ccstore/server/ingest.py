@@ -1,10 +1,12 @@
 """The way in: bytes -> samples in memory, the same for HTTP and NATS.
 
 Owns the order of the steps: scan a few thousand lines, append them, enter each in the ledger, let
-others run, go on. What was appended is visible to queries at once. Between `Store.append` and the
-next step lies the seam for the log and the live streams: the batch tells of each row whether it was stored.
+others run, go on. What was appended is visible to queries at once. At the end of a step, where others
+run, lies the seam for the log and the live streams: there the batch tells of each row whether it was
+stored, and a full log makes the sender wait.
 
-Invariant: no await between a scan's step and the end of the use of its batch, whose columns all scans share.
+Invariant: between a step of a scan and the end of the use of its batch, whose columns all scans share,
+nobody else runs. So a line is appended and entered, or neither, also if the writer is cancelled.
 """
 
 import itertools
@@ -18,11 +20,11 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from ccstore.config import LimitsConfig
-from ccstore.errors import BusyError, CcstoreError, ProtocolError
+from ccstore.errors import CcstoreError, ProtocolError
 from ccstore.memory.store import Store
 from ccstore.model import Outcome
 from ccstore.server.answers import HttpError
-from ccstore.server.body import Block, BodyBlocks
+from ccstore.server.body import BodyBlocks
 from ccstore.server.ledger import Counts, Ledger, count_outcomes
 from ccstore.wire.nats_message import Messages
 from ccstore.wire.scan import MAX_REJECTS, Reject, Scan, Scanner
@@ -33,6 +35,7 @@ log = logging.getLogger("ccstore.ingest")
 
 _QUIET = 10.0
 """Seconds between two log lines about lines that were not stored."""
+_REJECTED = [Outcome.BAD_LINE, Outcome.REFUSED_COMPONENT, Outcome.LIMIT]
 
 
 @define(eq=False)
@@ -50,7 +53,12 @@ class Written:
     @property
     def stored(self) -> int:
         """How many lines were stored."""
-        return int(self.counts[Outcome.STORED] + self.counts[Outcome.OVERWRITTEN])
+        return int(self.counts[[Outcome.STORED, Outcome.OVERWRITTEN]].sum())
+
+    @property
+    def rejected(self) -> int:
+        """How many lines were not stored for a reason of their own; `rejects` are the first of them."""
+        return int(self.counts[_REJECTED].sum())
 
     @property
     def lines(self) -> int:
@@ -68,7 +76,8 @@ class Written:
 class Intake:
     """Writes messages into the store.
 
-    now: tells the wall clock in whole seconds; a line without a time gets what it told when its message began.
+    now: tells the wall clock in whole seconds; a line without a time gets what it told when its
+        message began.
     """
 
     def __init__(
@@ -79,6 +88,10 @@ class Intake:
         self.scanner = scanner
         self.ledger = ledger
         self.now = now
+        self.refused_bodies = 0
+        """Bodies that were not written to their end: too large, or nothing came for too long."""
+        self.cut_bodies = 0
+        """Bodies whose sender left in the middle."""
         self._future_bound = int(future_bound)
         self._allowance = _Allowance(limits.new_series_per_second)
         self._quiet_until = -math.inf
@@ -95,14 +108,11 @@ class Intake:
         now: int,
         final: bool = True,
     ) -> Written:
-        """Write the messages data[starts[m]:stops[m]], as `Scan` takes them, and enter them as from `source`.
-
-        Raises BusyError for one default cluster too many.
-        """
+        """Write the messages data[starts[m]:stops[m]], as `Scan` takes them; enter them as from `source`."""
         scan = Scan(self.scanner, data, starts, stops, now=now, default_cluster=default_cluster, final=final)
         written = Written()
         while not scan.done:
-            batch, made = scan.step(allowance=self._allowance.left())
+            batch, made = scan.step(allowance=self._series_allowed())
             self._allowance.spend(made)
             self.store.append(batch, latest=now + self._future_bound)
             counts = count_outcomes(batch)
@@ -113,38 +123,55 @@ class Intake:
         written.position = scan.position
         return written
 
-    async def write_body(self, blocks: BodyBlocks, *, default_cluster: str) -> Written:
+    def _series_allowed(self) -> int:
+        """Return how many series the next step may make.
+
+        No more than there is room for, or places would be made for series that then cannot be.
+        """
+        statistics = self.store.statistics()
+        return min(self._allowance.left(), statistics.max_series - statistics.series)
+
+    async def write_body(self, open_body: Callable[[], BodyBlocks], *, default_cluster: str) -> Written:
         """Write the body of a request as it comes in.
 
-        Only whole lines are written: where a body is cut or refused in the middle of a line, that line is not.
-        `Written.ended_by` tells what ended it early.
+        Only whole lines are written: where a body is cut or refused in the middle of a line, that line
+        is not, and is not counted either. `Written.ended_by` tells what ended it early.
         """
-        now, written, skipping = self.now(), Written(), False
+        written = Written()
         try:
-            async for block in blocks:
-                start, stop = 0, _end_of_lines(block)
-                if skipping:  # the rest of a line that is too long
-                    start = block.data.find(b"\n", 0, block.size) + 1
-                    if not start:
-                        continue
-                    stop, skipping = max(start, stop), False
-                part = await self.write(
-                    np.frombuffer(block.data, np.uint8), np.array([start]), np.array([stop]),
-                    source="http", default_cluster=default_cluster, now=now, final=block.last,
-                )  # fmt: skip
-                written.add(part)
-                rest = block.size - part.position
-                if rest > self.scanner.max_line_bytes and not block.last:
-                    written.add(self._refuse_line(rest))
-                    rest, skipping = 0, True
-                blocks.keep(rest)
-        except (BusyError, ProtocolError, HttpError) as error:
+            await self._write_blocks(open_body(), written, default_cluster)
+        except ProtocolError as error:
+            self.cut_bodies += 1
+            written.ended_by = error
+        except HttpError as error:
+            self.refused_bodies += 1
             written.ended_by = error
         return written
 
-    def _refuse_line(self, size: int) -> Written:
-        """Enter a line that is longer than a line may be before its end has come."""
-        refused = Written(rejects=[Reject(0, 1, Outcome.LIMIT, f"line of more than {size} bytes")])
+    async def _write_blocks(self, blocks: BodyBlocks, written: Written, default_cluster: str) -> None:
+        now, limit, skipping = self.now(), self.scanner.max_line_bytes, False
+        async for block in blocks:
+            start = 0
+            if skipping:  # the rest of a line that is too long
+                start = block.data.find(b"\n", 0, block.size) + 1
+                if not start:
+                    continue
+                skipping = False
+            part = await self.write(
+                np.frombuffer(block.data, np.uint8), np.array([start]), np.array([block.size]),
+                source="http", default_cluster=default_cluster, now=now, final=block.last,
+            )  # fmt: skip
+            written.add(part)
+            rest = block.size - part.position
+            if rest > limit and not block.last:
+                written.add(self._refuse_line())
+                rest, skipping = 0, True
+            blocks.keep(rest)
+
+    def _refuse_line(self) -> Written:
+        """Enter a line that is longer than a line may be, before its end has come."""
+        reason = f"line of more than {self.scanner.max_line_bytes} bytes"
+        refused = Written(rejects=[Reject(0, 1, Outcome.LIMIT, reason)])
         refused.counts[Outcome.LIMIT] = 1
         self.ledger.add("http", refused.counts)
         return refused
@@ -197,8 +224,3 @@ class _Allowance:
 
     def spend(self, made: int) -> None:
         self._left -= made
-
-
-def _end_of_lines(block: Block) -> int:
-    """Return where the last whole line of a block ends."""
-    return block.size if block.last else block.data.rfind(b"\n", 0, block.size) + 1

@@ -1,7 +1,10 @@
 """The ledger: what became of every line that was received.
 
-A line ends as exactly one outcome, so the counts of a source add up to what it sent. They never
-go back. Messages that the NATS client had to drop were never looked at; they are counted there.
+Owns the counts, and never sees a line. Invariant: a line ends as exactly one outcome, so the counts
+of a source add up to what it sent, and they never go back.
+
+What was never taken for a line is not in it: blank lines, comments, the half line at the end of a body
+that was cut, and messages that the NATS client had to drop, which it counts itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,7 +34,7 @@ class Ledger:
         self._counts: dict[str, Counts] = {}
 
     def add(self, source: str, counts: Counts) -> None:
-        """Add what became of some lines that came from a source."""
+        """Add what became of some lines that came from a source, ``http`` or ``nats``."""
         if source not in self._counts:
             self._counts[source] = np.zeros(len(Outcome), np.int64)
         self._counts[source] += counts
