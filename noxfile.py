@@ -44,7 +44,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests on every Python found."""
     install(session, "test")
     session.run("ccstore", "warmup")
-    session.run("pytest", "--ignore=tests/test_docs.py", "--ignore=tests/test_examples.py", *session.posargs)
+    others = ["--ignore=tests/test_docs.py", "--ignore=tests/test_examples.py"]
+    session.run("pytest", "-n", "auto", *others, *session.posargs)
 
 
 @nox.session
@@ -74,6 +75,7 @@ def rooms(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Check that what the documentation says is so."""
     install(session, "test")
+    session.run("ccstore", "warmup")
     session.run("pytest", "tests/test_docs.py", *session.posargs)
 
 
@@ -81,6 +83,7 @@ def docs(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Run every example."""
     install(session, "test")
+    session.run("ccstore", "warmup")
     session.run("pytest", "tests/test_examples.py", *session.posargs)
 
 
@@ -90,7 +93,8 @@ def coverage(session: nox.Session) -> None:
     install(session, "test", package=False)
     session.install("-e", ".")
     environment = {"NUMBA_DISABLE_JIT": "1"}
-    session.run("coverage", "run", "-m", "pytest", "-m", "not compiled", *session.posargs, env=environment)
+    overflow = "ignore:overflow encountered:RuntimeWarning"  # numpy's numbers warn where machine code wraps
+    session.run("coverage", "run", "-m", "pytest", "-W", overflow, *session.posargs, env=environment)
     session.run("coverage", "report", "--skip-covered", "--show-missing")
 
 

@@ -41,8 +41,9 @@ async def run(schedule, screen, *, hosts=4, terminal=False, now=lambda: NOW + 1.
     return await demo(make_config(0, frequency=schedule.interval), site, schedule, console, now=now)
 
 
-async def test_a_demo_ends_by_itself_with_both_counts():
+async def test_a_demo_ends_by_itself_with_both_counts(monkeypatch):
     """What was sent is what was received and stored, and the panel stood before it."""
+    monkeypatch.setattr(sys, "argv", ["ccstore", "demo"])
     screen = Screen()
     code = await run(Schedule(interval=10, history=600, batch=4, duration=0), screen)
     text = screen.getvalue()

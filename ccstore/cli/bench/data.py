@@ -61,10 +61,10 @@ def make_site(hosts: int) -> Site:
     for name in names:
         tags = f"cluster={CLUSTER},hostname={name}"
         keys += [f"{metric},{tags},type=node".encode() for metric in _NODE]
-        for metrics, kind, count in ((_SOCKET, "socket", 2), (_THREAD, "hwthread", THREADS)):
+        for measured, kind, count in ((_SOCKET, "socket", 2), (_THREAD, "hwthread", THREADS)):
             keys += [
                 f"{metric},{tags},type={kind},type-id={k}".encode()
-                for metric in metrics
+                for metric in measured
                 for k in range(count)
             ]
         hosts_at.append(len(keys))
