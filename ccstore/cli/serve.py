@@ -1,16 +1,14 @@
 """The command ``serve``: the server in the foreground, as systemd wants it."""
 
+import gc
 import logging
 
 import click
-import trio
 
 from ccstore.cli import config_option, log_options
-from ccstore.cli.warmup import compile_kernels
 from ccstore.config import load_config
 from ccstore.errors import ConfigError
 from ccstore.server.logs import configure_logging
-from ccstore.server.service import run
 
 __all__ = ["command"]
 
@@ -28,22 +26,32 @@ Ctrl-C ends it at once. Under systemd use Type=notify.
 @click.command("serve", epilog=_EPILOG)
 @config_option
 @log_options
+@click.option("--dev", is_flag=True, help="Accepted, without effect: / always tells what there is.")
+@click.option("--gops", is_flag=True, help="Accepted, without effect.")
 @click.option(
-    "--dev", is_flag=True, help="Accepted for the reference store's sake: / always tells what there is."
+    "--cleanup-checkpoints",
+    is_flag=True,
+    help="Clean up old checkpoints once, and exit; this version has none.",
 )
-@click.option("--gops", is_flag=True, help="Accepted for the reference store's sake, without effect.")
-@click.option("--cleanup-checkpoints", is_flag=True, help="Clean up old checkpoints once, and exit.")
 def command(
     config: str | None, loglevel: str, logdate: bool, dev: bool, gops: bool, cleanup_checkpoints: bool
 ) -> None:
     """Run the store: receive, keep, answer."""
-    configure_logging(loglevel, dates=logdate)
-    loaded = load_config(config)
     if cleanup_checkpoints:
         raise ConfigError(
             "--cleanup-checkpoints: this version writes no checkpoints, so there are none to clean up"
         )
+    configure_logging(loglevel, dates=logdate)
+    loaded = load_config(config)
     if dev or gops:
         logging.getLogger("ccstore.cli").info("--dev and --gops have no effect")
+    # Imported only now, which takes a second: a mistake in the configuration is told at once.
+    import trio
+
+    from ccstore.cli.warmup import compile_kernels
+    from ccstore.server.service import run
+
     compile_kernels()
+    gc.collect()
+    gc.freeze()  # what was imported and compiled stays: looking through it again takes the loop 50 ms
     trio.run(run, loaded)

@@ -16,7 +16,7 @@ once while they are built, on the kind of machine they will run on.
 
 
 def compile_kernels() -> None:
-    """Compile all kernels, or load them from the cache; show a progress bar if that takes long on a terminal."""
+    """Compile all kernels, or load them from the cache; on a terminal show how far it is."""
     import ccstore.memory.query
     import ccstore.wire.query
     import ccstore.wire.scan  # noqa: F401 -- importing these declares the kernels
@@ -31,10 +31,8 @@ def compile_kernels() -> None:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        done = 0
-        for name, left in warm_up():
+        for done, (name, left) in enumerate(warm_up()):
             progress.update(task, description=name, total=done + left, completed=done)
-            done += 1
 
 
 @click.command("warmup", epilog=_EPILOG)

@@ -26,6 +26,7 @@ class JobStatistics:
     """How a periodic job fares."""
 
     runs: int = 0
+    """Runs that came to their end, failed ones included."""
     failures: int = 0
     last_seconds: float = 0.0
     """How long the last run took."""
@@ -34,23 +35,19 @@ class JobStatistics:
 
 
 async def every(
-    interval: float | Callable[[], float],
+    interval: Callable[[], float],
     job: Callable[[], Awaitable[None]],
     *,
     name: str,
-    stopping: trio.Event,
     statistics: JobStatistics,
 ) -> None:
-    """Run a job after each interval (s) until `stopping` is set; a run in progress is finished then.
+    """Run a job after each interval (s), which is asked for anew each time, until cancelled.
 
     A job that fails is logged and counted, and tried again after the next interval: what it takes care of
     waits that long, and nothing else is disturbed.
     """
-    while not stopping.is_set():
-        with trio.move_on_after(interval() if callable(interval) else interval):
-            await stopping.wait()
-        if stopping.is_set():
-            return
+    while True:
+        await trio.sleep(interval())
         began = trio.current_time()
         try:
             await job()

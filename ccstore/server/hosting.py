@@ -21,7 +21,7 @@ from typing import Any
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Event, RawData, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import h2
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -129,6 +129,7 @@ class _Connection(TCPServer):
         self._idle = trio.Event()
         self._idle.set()
         self._idle_since = trio.current_time()
+        self._reading = trio.CancelScope()
 
     async def protocol_send(self, event: Event) -> None:
         """Take an event from the protocol."""
@@ -140,6 +141,10 @@ class _Connection(TCPServer):
                 self._idle = trio.Event()
             case RawData(data=b""):
                 pass  # the end of an answer whose length was announced
+            case Closed():
+                await super().protocol_send(event)
+                # Hypercorn's reader may have begun to wait for the end of an answer that has ended.
+                self._reading.cancel()
             case _:
                 await super().protocol_send(event)
 
@@ -159,7 +164,8 @@ class _Connection(TCPServer):
         return trio.current_time() - self._idle_since if self._idle.is_set() else 0.0
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        with self._reading:
+            await super()._read_data()
         await self.idle_task.stop()  # nobody is left to wait for
 
 

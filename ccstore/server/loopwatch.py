@@ -4,15 +4,20 @@ Everything the server does happens on one thread between two awaits, so this num
 late an answer can be because of somebody else. It costs two readings of the clock for each step.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import perf_counter
 
 import trio
-from attrs import Factory, define
+from attrs import define
 
-__all__ = ["LoopWatch"]
+__all__ = ["LONG", "LoopWatch"]
+
+LONG = 0.05
+"""Seconds; a step that takes longer is counted."""
 
 
-@define(eq=False, slots=False)
+@define(eq=False)
 class LoopWatch(trio.abc.Instrument):
     """Measures each step of each task, in seconds."""
 
@@ -21,8 +26,18 @@ class LoopWatch(trio.abc.Instrument):
     longest_name: str = ""
     """The task that took it."""
     held: int = 0
-    """Steps of more than 50 ms."""
-    _began: float = Factory(perf_counter)
+    """Steps that took longer than LONG."""
+    _began: float = 0.0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Measure while the context is open, from the rest of the step that opens it."""
+        self._began = perf_counter()
+        trio.lowlevel.add_instrument(self)
+        try:
+            yield
+        finally:
+            trio.lowlevel.remove_instrument(self)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 -- trio calls it so
         """Note when a step begins."""
@@ -33,9 +48,5 @@ class LoopWatch(trio.abc.Instrument):
         seconds = perf_counter() - self._began
         if seconds > self.longest:
             self.longest, self.longest_name = seconds, task.name
-        if seconds > 0.05:
+        if seconds > LONG:
             self.held += 1
-
-    def reset(self) -> None:
-        """Forget the longest step."""
-        self.longest, self.longest_name = 0.0, ""

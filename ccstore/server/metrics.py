@@ -1,15 +1,15 @@
 """What the server tells about itself: one description for ``/metrics`` and ``/api/stats``.
 
 Each number is described once, with its type and help text; the two endpoints are two ways to write
-them down. Counters never go back, and nothing is reset by being read.
+them down. Counters never go back, and nothing is reset by being read. docs/reference/metrics.md is
+held to it by a test.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import trio
-from attrs import field, frozen
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from attrs import frozen
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -23,110 +23,96 @@ __all__ = ["CONTENT_TYPE_LATEST", "Family", "describe", "encode_metrics", "encod
 class Family:
     """One metric with its samples."""
 
-    name: str
-    """Without ``_total``, which the text form of a counter adds."""
     kind: Literal["counter", "gauge"]
+    name: str
+    """Without the prefix ``ccstore_``, and without the ``_total`` of a counter."""
     help: str
-    samples: tuple[tuple[Mapping[str, str], float], ...] = field(converter=tuple)
+    samples: Sequence[tuple[Mapping[str, str], float]]
     """Labels and value."""
 
 
-def _one(value: float) -> list[tuple[Mapping[str, str], float]]:
-    return [({}, value)]
+def _gauge(name: str, text: str, value: float) -> Family:
+    return Family("gauge", name, text, [({}, value)])
+
+
+def _counter(name: str, text: str, value: float) -> Family:
+    return Family("counter", name, text, [({}, value)])
 
 
 def describe(services: Services) -> Iterator[Family]:
     """Describe the server as it is now."""
-    yield Family("ccstore_info", "gauge", "Version of the server.", [({"version": __version__}, 1.0)])
-    yield Family(
-        "ccstore_ready", "gauge", "Whether the server is ready (1) or not (0).", _one(not services.problems())
-    )
-    yield Family("ccstore_uptime_seconds", "gauge", "Time since the start.", _one(services.uptime()))
+    yield Family("gauge", "info", "Version of the server.", [({"version": __version__}, 1)])
+    yield _gauge("ready", "Whether the server is ready.", not services.problems())
+    yield _gauge("uptime_seconds", "Time since the start.", services.uptime())
     yield from _ingest(services)
     yield from _memory(services)
     yield from _nats(services)
     yield from _upkeep(services)
-    yield Family(
-        "ccstore_loop_hold_seconds_max",
-        "gauge",
-        "The longest time that one task kept the event loop to itself.",
-        _one(services.loop.longest),
-    )
-    yield Family(
-        "ccstore_loop_holds", "counter", "Times that a task kept the event loop for more than 50 ms.",
-        _one(services.loop.held),
-    )  # fmt: skip
+    loop = services.loop
+    yield _gauge("loop_hold_seconds_max", "The longest time that a task held the event loop.", loop.longest)
+    yield _counter("loop_holds", "Times that a task held the event loop for more than 50 ms.", loop.held)
 
 
 def _ingest(services: Services) -> Iterator[Family]:
-    yield Family(
-        "ccstore_lines", "counter",
-        "Lines received, by where they came from and what became of them. Every line is counted once.",
-        [({"source": source, "outcome": outcome.name.lower()}, n) for source, outcome, n in services.ledger],
-    )  # fmt: skip
-    yield Family(
-        "ccstore_collapsed_keys", "counter",
-        "Spellings of a series whose subtype was dropped, so that several senders may share the series.",
-        _one(services.scanner.collapsed),
-    )  # fmt: skip
-    yield Family("ccstore_keys", "gauge", "Spellings of series that are known.", _one(len(services.keys)))
+    text = "Lines received, by where they came from and what became of them."
+    counts = [
+        ({"source": source, "outcome": outcome.name.lower()}, lines)
+        for source, outcome, lines in services.ledger
+    ]
+    yield Family("counter", "lines", text, counts)
+    text = "Spellings of a series whose subtype was dropped, so that several senders may share it."
+    yield _counter("collapsed_keys", text, services.scanner.collapsed)
+    text = "Bodies of requests that were refused: too large, or silent for too long."
+    yield _counter("refused_bodies", text, services.intake.refused_bodies)
+    yield _counter("cut_bodies", "Bodies whose sender left in the middle.", services.intake.cut_bodies)
+    yield _gauge("keys", "Spellings of series that are known.", len(services.keys))
 
 
 def _memory(services: Services) -> Iterator[Family]:
-    statistics = services.store.statistics()
-    for name, text, value in (
-        ("clusters", "Clusters with data.", statistics.clusters),
-        ("hosts", "Hosts with data.", statistics.hosts),
-        ("series", "Series with data.", statistics.series),
-        ("series_max", "How many series there may be.", statistics.max_series),
-        ("chunks", "Chunks of samples.", statistics.chunks),
-        ("samples_bytes", "Memory of samples and of what leads to them.", statistics.bytes_used),
-        ("keys_bytes", "Memory of the spellings of series.", services.keys.bytes_used),
-        ("cap_bytes", "The most memory samples shall take; 0 for no cap.",
-         services.config.metric_store.memory_cap_bytes),
-    ):  # fmt: skip
-        yield Family(f"ccstore_{name}", "gauge", text, _one(value))
+    store, cap = services.store.statistics(), services.config.metric_store.memory_cap_bytes
+    yield _gauge("clusters", "Clusters known.", store.clusters)
+    yield _gauge("hosts", "Hosts known.", store.hosts)
+    yield _gauge("series", "Series known.", store.series)
+    yield _gauge("series_max", "How many series there may be.", store.max_series)
+    yield _gauge("chunks", "Chunks of samples.", store.chunks)
+    yield _gauge("samples_bytes", "Memory of samples and of what leads to them.", store.bytes_used)
+    yield _gauge("samples_max_bytes", "The most memory samples can take.", store.bytes_reserved)
+    yield _gauge("keys_bytes", "Memory of the spellings of series.", services.keys.bytes_used)
+    yield _gauge("cap_bytes", "The most memory that shall be in use; 0 for no cap.", cap)
+    yield _gauge("over_cap", "Whether it is more even after freeing.", services.over_cap)
 
 
 def _nats(services: Services) -> Iterator[Family]:
     nats = services.nats
-    for name, text, value in (
-        ("messages", "Messages received, those dropped included.", nats.messages),
-        ("bytes", "Payload received, in bytes.", nats.bytes),
-        (
-            "dropped_messages",
-            "Messages dropped because the store took less than came.",
-            nats.dropped_messages,
-        ),
-        ("dropped_bytes", "Payload dropped, in bytes.", nats.dropped_bytes),
-        ("dropped_lines", "Lines dropped.", nats.dropped_lines),
-        ("reconnects", "Connections made after the first.", nats.reconnects),
-    ):
-        yield Family(f"ccstore_nats_{name}", "counter", text, _one(value))
-    for name, text, number in (
-        ("connected", "Whether there is a connection (1) or not (0).", nats.is_connected),
-        ("queued_messages", "Messages received and not yet taken.", nats.queued_messages),
-        ("queued_bytes", "Their payload.", nats.queued_bytes),
-        ("held_bytes", "Memory that keeps them.", nats.held_bytes),
-        ("budget_bytes", "The most memory that may keep them.", nats.budget_bytes),
-        ("oldest_queued_seconds", "How long the oldest of them has waited.", nats.oldest_queued_age()),
-    ):
-        yield Family(f"ccstore_nats_{name}", "gauge", text, _one(number))
+    yield _gauge("nats_connected", "Whether there is a connection.", nats.is_connected)
+    yield _counter("nats_reconnects", "Connections made after the first.", nats.reconnects)
+    yield _counter("nats_failed_connects", "Attempts to connect that failed.", nats.failed_connects)
+    yield _gauge("nats_refused_subjects", "Subjects that the broker denies.", len(nats.refused_subjects))
+    yield _counter("nats_messages", "Messages received, those dropped included.", nats.messages)
+    yield _counter("nats_bytes", "Their payload.", nats.bytes)
+    yield _counter("nats_dropped_messages", "Messages dropped: the buffer was full.", nats.dropped_messages)
+    yield _counter("nats_dropped_bytes", "Their payload.", nats.dropped_bytes)
+    yield _counter("nats_dropped_lines", "Their lines.", nats.dropped_lines)
+    yield _gauge("nats_blocked", "Whether reading rests: the buffer is full.", nats.is_blocked)
+    yield _counter("nats_blocked_seconds", "How long reading has rested.", nats.blocked_seconds)
+    yield _gauge("nats_queued_messages", "Messages received and not stored yet.", nats.queued_messages)
+    yield _gauge("nats_queued_bytes", "Their payload.", nats.queued_bytes)
+    yield _gauge("nats_held_bytes", "Memory of the buffer in use.", nats.held_bytes)
+    yield _gauge("nats_budget_bytes", "The most memory the buffer may use.", nats.budget_bytes)
+    yield _gauge("nats_oldest_queued_seconds", "How long the oldest has waited.", nats.oldest_queued_age())
 
 
 def _upkeep(services: Services) -> Iterator[Family]:
-    yield Family("ccstore_freed_chunks", "counter", "Chunks freed.", _one(services.freed_chunks))
-    yield Family(
-        "ccstore_excluded_hosts", "gauge", "Hosts that retention keeps because of running jobs.",
-        _one(services.excluded_hosts),
-    )  # fmt: skip
-    for name, kind, text, attribute in (
-        ("job_runs", "counter", "Runs of periodic jobs.", "runs"),
-        ("job_failures", "counter", "Failed runs of periodic jobs.", "failures"),
-        ("job_seconds", "gauge", "How long the last run of a periodic job took.", "last_seconds"),
-    ):
-        samples = [({"job": job}, getattr(stats, attribute)) for job, stats in services.jobs.items()]
-        yield Family(f"ccstore_{name}", kind, text, samples)  # type: ignore[arg-type]
+    yield _counter("freed_chunks", "Chunks freed, for whatever reason.", services.freed_chunks)
+    text = "Hosts that the last retention pass left alone because of running jobs."
+    yield _gauge("excluded_hosts", text, services.excluded_hosts)
+    jobs = [({"job": name}, job) for name, job in services.jobs.items()]
+    text = "Runs of a periodic job, failed ones included."
+    yield Family("counter", "job_runs", text, [(labels, job.runs) for labels, job in jobs])
+    text = "Failed runs of a periodic job."
+    yield Family("counter", "job_failures", text, [(labels, job.failures) for labels, job in jobs])
+    text = "How long the last run of a periodic job took."
+    yield Family("gauge", "job_seconds", text, [(labels, job.last_seconds) for labels, job in jobs])
 
 
 class _Described(Collector):
@@ -135,39 +121,30 @@ class _Described(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for family in self._families:
-            cls = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-            made = cls(family.name, family.help)
+            name, is_counter = f"ccstore_{family.name}", family.kind == "counter"
+            made = (CounterMetricFamily if is_counter else GaugeMetricFamily)(name, family.help)
             for labels, value in family.samples:
-                made.add_sample(
-                    f"{family.name}_total" if family.kind == "counter" else family.name, dict(labels), value
-                )
+                made.add_sample(f"{name}_total" if is_counter else name, dict(labels), value)
             yield made
 
 
 def encode_metrics(services: Services) -> bytes:
-    """Write everything in the text format of Prometheus."""
+    """Write everything in the text format of Prometheus, and how the process is."""
     registry = CollectorRegistry()
     registry.register(_Described(list(describe(services))))
+    ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
 def encode_stats(services: Services) -> dict[str, Any]:
-    """Return everything as a value for JSON, with the ledger added up and the reasons for not being ready."""
-    numbers: dict[str, Any] = {}
-    for family in describe(services):
-        name = family.name.removeprefix("ccstore_")
-        if name in ("info", "lines", "ready"):
-            continue
-        if name.startswith("job_"):
-            jobs = numbers.setdefault("jobs", {})
-            for labels, value in family.samples:
-                jobs.setdefault(labels["job"], {})[name.removeprefix("job_")] = value
-        else:
-            numbers[name] = family.samples[0][1]
+    """Return everything as a value for JSON, with the ledger added up and what is not a number."""
+    numbers = {
+        family.name: family.samples[0][1] for family in describe(services) if family.name not in _ELSEWHERE
+    }
+    nats = {name: numbers.pop(name) for name in list(numbers) if name.startswith("nats_")}
     sources: dict[str, dict[str, int]] = {}
     for source, outcome, lines in services.ledger:
         sources.setdefault(source, {})[outcome.name.lower()] = lines
-    nats = {key.removeprefix("nats_"): numbers.pop(key) for key in list(numbers) if key.startswith("nats_")}
     return {
         "version": __version__,
         "ready": not services.problems(),
@@ -176,9 +153,23 @@ def encode_stats(services: Services) -> dict[str, Any]:
         **numbers,
         "loop_hold_task": services.loop.longest_name,
         "nats": {
-            **nats,
             "state": services.nats.state,
             "server": services.nats.server,
             "last_error": services.nats.last_error,
+            **{name.removeprefix("nats_"): value for name, value in nats.items()},
+            "refused_subjects": services.nats.refused_subjects,
+        },
+        "jobs": {
+            name: {
+                "runs": job.runs,
+                "failures": job.failures,
+                "seconds": job.last_seconds,
+                "last_error": job.last_error,
+            }
+            for name, job in services.jobs.items()
         },
     }
+
+
+_ELSEWHERE = frozenset({"info", "ready", "lines", "job_runs", "job_failures", "job_seconds"})
+"""Families that ``/api/stats`` tells in a form of their own."""

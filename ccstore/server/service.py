@@ -5,14 +5,15 @@ looked for in the background. Stopping follows the data: an event asks everybody
 what was received is in memory, HTTP when its requests are answered; a deadline insists.
 """
 
-import gc
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 
 import trio
 
 from ccstore.config import Config, split_address
+from ccstore.jit import warm_up
 from ccstore.server import api, http, nats, process, status, upkeep
 from ccstore.server.auth import Authenticator
 from ccstore.server.hosting import tls_context
@@ -33,31 +34,27 @@ async def run(
     """Run the store until `stop` returns; `started` gets the URLs it listens on.
 
     A soft stop takes as long as what was begun; after `main.shutdown-grace` seconds it is cut short.
-    Raises ConfigError if the configuration does not fit the machine, such as an occupied port.
+    Raises ConfigError, alone or in an exception group, if the configuration does not fit the machine, such
+    as an occupied port.
     """
     main = config.main
-    sockets = process.listen(*split_address(main.addr))
-    try:
+    for _ in warm_up():  # a server must not stop to compile in the middle of its first message
+        pass
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(sock) for sock in process.listen(*split_address(main.addr))]
         tls = tls_context(main.https_cert_file, main.https_key_file) if main.https_cert_file else None
         process.raise_open_files()
         process.drop_privileges(main.user, main.group)
         process.keep_freed_memory()
         services = make_services(config, used_nodes=open_provider(config))
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    for warning in config.warnings:
-        log.warning("%s", warning)
-    trio.lowlevel.add_instrument(services.loop)
-    try:
+        app = _make_app(config, services)
+        for warning in config.warnings:
+            log.warning("%s", warning)
         async with trio.open_nursery() as nursery:
-            app = _make_app(config, services)
             urls = await nursery.start(partial(http.serve, app, sockets, tls=tls))
-            upkeep.start(nursery, services)
+            nursery.start_soon(_run_jobs, services)
             intake = await _start_nats(nursery, services)
-            nursery.start_soon(_until, services.stopping, process.feed_watchdog)
-            gc.freeze()  # what lives as long as the server need not be looked at again
+            stack.enter_context(services.loop.watching())  # the start does not count
             log.info("listening on %s", ", ".join(urls))
             process.notify("READY=1", f"STATUS=listening on {', '.join(urls)}")
             task_status.started(urls)
@@ -67,9 +64,10 @@ async def run(
             nursery.cancel_scope.deadline = trio.current_time() + main.shutdown_grace
             if intake is not None:
                 intake.cancel()
-    finally:
-        trio.lowlevel.remove_instrument(services.loop)
-    log.info("stopped")
+    if nursery.cancel_scope.cancelled_caught:
+        log.error("stopped after main.shutdown-grace (%g s): something was cut short", main.shutdown_grace)
+    else:
+        log.info("stopped")
 
 
 def _make_app(config: Config, services: Services) -> http.App:
@@ -86,11 +84,11 @@ def _make_app(config: Config, services: Services) -> http.App:
 async def _start_nats(nursery: trio.Nursery, services: Services) -> trio.CancelScope | None:
     """Start the intake over NATS, if there is any; cancelling the scope ends it softly."""
     config = services.config
+    if not services.uses_nats:
+        return None
     subjects: dict[str, str] = {}
     for subscription in config.metric_store.nats_subscriptions:
         subjects.setdefault(subscription.subscribe_to, subscription.cluster_tag)
-    if not config.nats.address or not subjects:
-        return None
     intake: trio.CancelScope = await nursery.start(
         partial(
             nats.receive,
@@ -105,9 +103,10 @@ async def _start_nats(nursery: trio.Nursery, services: Services) -> trio.CancelS
     return intake
 
 
-async def _until(stopping: trio.Event, job: Callable[[], Awaitable[None]]) -> None:
-    """Run a job that never ends until the server stops."""
+async def _run_jobs(services: Services) -> None:
+    """Run what may be cut off at any moment, until the server stops."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(job)
-        await stopping.wait()
+        nursery.start_soon(process.feed_watchdog)
+        upkeep.start(nursery, services)
+        await services.stopping.wait()
         nursery.cancel_scope.cancel()

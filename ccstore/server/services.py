@@ -6,12 +6,14 @@ no task and waits for nothing.
 
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable
 
 import trio
 from attrs import Factory, define
 
 from ccstore.config import Config
+from ccstore.errors import ConfigError
+from ccstore.memory.retention import UsedHosts
 from ccstore.memory.store import Store
 from ccstore.server.clock import JobStatistics, wall_clock
 from ccstore.server.ingest import Intake
@@ -23,7 +25,7 @@ from ccstore.wire.scan import Scanner
 
 __all__ = ["Services", "UsedNodes", "make_services"]
 
-UsedNodes = Callable[[int], Awaitable[Mapping[str, Collection[str]]]]
+UsedNodes = Callable[[int], Awaitable[UsedHosts]]
 """Returns the hosts of each cluster on which a job runs that started before the given time (s)."""
 
 _UNLIMITED_SERIES = 2**27
@@ -66,10 +68,15 @@ class Services:
         """Return the seconds since the start."""
         return trio.current_time() - self.started
 
+    @property
+    def uses_nats(self) -> bool:
+        """Whether samples are to come over NATS."""
+        return bool(self.config.nats.address and self.config.metric_store.nats_subscriptions)
+
     def problems(self) -> list[str]:
         """Return why the server is not ready; nothing if it is."""
         problems = []
-        if self.nats.state != "off" and not self.nats.is_connected:
+        if self.uses_nats and not self.nats.is_connected:
             problems.append(f"nats: {self.nats.state}")
         if self.nats.is_dropping:
             problems.append("nats: dropping messages, the store takes less than the broker sends")
@@ -83,15 +90,21 @@ class Services:
 def make_services(
     config: Config, *, now: Callable[[], int] = wall_clock, used_nodes: UsedNodes | None = None
 ) -> Services:
-    """Wire up a server for a configuration. Raises MemoryError if the system refuses the address space."""
+    """Wire up a server for a configuration. Raises ConfigError if the system refuses the address space."""
     limits = config.metric_store.limits
     max_series = limits.max_series or _UNLIMITED_SERIES
-    store = Store(
-        list(config.metrics.values()),
-        max_series=max_series,
-        max_bytes=_room(config.metric_store.memory_cap_bytes),
-    )
-    keys = KeyCache(max_keys=int(max_series * _KEYS_PER_SERIES), seed=secrets.randbits(62))
+    try:
+        store = Store(
+            list(config.metrics.values()),
+            max_series=max_series,
+            max_bytes=_room(config.metric_store.memory_cap_bytes),
+        )
+        keys = KeyCache(max_keys=int(max_series * _KEYS_PER_SERIES), seed=secrets.randbits(62))
+    except MemoryError as error:
+        raise ConfigError(
+            "metric-store: the system refuses the address space for so many series and samples "
+            f"(lower limits.max-series or memory-cap, or allow overcommitting: {error})"
+        ) from error
     scanner = Scanner(keys, store, max_line_bytes=limits.max_line_length_bytes)
     ledger = Ledger()
     intake = Intake(
@@ -103,8 +116,8 @@ def make_services(
 def _room(cap: int) -> int:
     """Return for how many bytes of samples address space is reserved.
 
-    With a cap, a quarter more: memory is checked from time to time, not with every sample. Without one, what the
-    machine has.
+    With a cap, a quarter more, for memory is checked from time to time and not with every sample.
+    Without one, what the machine has.
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(cap * 5 // 4, machine) if cap else machine

@@ -6,13 +6,13 @@ empty is removed at the end of each pass, after the key cache has forgotten it.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
 import trio
 
-from ccstore.memory.retention import Release, check_interval, exceeds, plan_relief, plan_retention
+from ccstore.memory.retention import UsedHosts, check_interval, exceeds, plan_relief, plan_retention
 from ccstore.server.clock import JobStatistics, every
 from ccstore.server.services import Services
 
@@ -22,6 +22,8 @@ log = logging.getLogger("ccstore.upkeep")
 
 _HOSTS_AT_ONCE = 16
 """Hosts whose chunks are freed without a break: less than a millisecond."""
+_IDS_AT_ONCE = 65536
+"""Series whose hosts are looked up without a break: a millisecond or two."""
 _LONGEST_INTERVAL = 3600.0
 """Seconds between two passes of the retention at most; half of the retention may be a day."""
 _WITHOUT_RETENTION = 48 * 3600
@@ -29,24 +31,25 @@ _WITHOUT_RETENTION = 48 * 3600
 
 
 def start(nursery: trio.Nursery, services: Services) -> None:
-    """Start the periodic jobs; they end when the server stops."""
+    """Start the periodic jobs; cancelling them at any moment leaves nothing half done."""
     store = services.config.metric_store
+    cap = store.memory_cap_bytes
     if store.retention_in_memory > 0:
         interval = min(store.retention_in_memory / 2, _LONGEST_INTERVAL)
-        _start(nursery, services, "retention", partial(every, interval, partial(free_old, services)))
-    if store.memory_cap_bytes:
-
-        def until_next() -> float:
-            return check_interval(_bytes_used(services), store.memory_cap_bytes)
-
-        _start(nursery, services, "memory", partial(every, until_next, partial(check_memory, services)))
+        _start(nursery, services, "retention", lambda: interval, free_old)
+    if cap:
+        _start(nursery, services, "memory", lambda: check_interval(_bytes_used(services), cap), check_memory)
 
 
-def _start(nursery: trio.Nursery, services: Services, name: str, job: "partial[object]") -> None:
-    services.jobs[name] = JobStatistics()
-    nursery.start_soon(
-        partial(job, name=name, stopping=services.stopping, statistics=services.jobs[name])  # type: ignore[arg-type]
-    )
+def _start(
+    nursery: trio.Nursery,
+    services: Services,
+    name: str,
+    interval: Callable[[], float],
+    job: Callable[[Services], Awaitable[None]],
+) -> None:
+    statistics = services.jobs[name] = JobStatistics()
+    nursery.start_soon(partial(every, interval, partial(job, services), name=name, statistics=statistics))
 
 
 async def free_old(services: Services) -> None:
@@ -54,10 +57,11 @@ async def free_old(services: Services) -> None:
     now, retention = services.now(), int(services.config.metric_store.retention_in_memory)
     used = await _used_hosts(services, now - retention)
     async with services.freeing:
-        release = plan_retention(_hosts(services), used, now=now, retention=retention)
+        hosts = _hosts(services)
+        release = plan_retention(hosts, used, now=now, retention=retention)
         if release is None:
             return
-        services.excluded_hosts = len(_hosts(services)) - len(release.hosts)
+        services.excluded_hosts = len(hosts) - len(release.hosts)
         freed = await _free(services, release.hosts, release.cutoff)
         await _prune(services)
     log.info("retention: %d chunks before %d freed on %d hosts", freed, release.cutoff, len(release.hosts))
@@ -66,34 +70,35 @@ async def free_old(services: Services) -> None:
 async def check_memory(services: Services) -> None:
     """Free more than the retention asks for if samples take more memory than the cap."""
     cap = services.config.metric_store.memory_cap_bytes
+    if exceeds(_bytes_used(services), cap):
+        await _relieve(services, cap)
     services.over_cap = exceeds(_bytes_used(services), cap)
-    if not services.over_cap:
-        return
-    now = services.now()
-    retention = int(services.config.metric_store.retention_in_memory)
-    used = await _used_hosts(services, now - max(retention, 0))
-    async with services.freeing:
-        steps = plan_relief(
-            _hosts(services), used, now=now, retention=retention if retention > 0 else _WITHOUT_RETENTION
+    if services.over_cap:
+        log.error(
+            "memory: %d bytes in use after all that may go was freed (cap %d)", _bytes_used(services), cap
         )
-        for step in steps:
-            await _relieve(services, step)
-            services.over_cap = exceeds(_bytes_used(services), cap)
-            if not services.over_cap:
+
+
+async def _relieve(services: Services, cap: int) -> None:
+    """Free step by step until no more memory is in use than the cap allows, or no step is left."""
+    retention = int(services.config.metric_store.retention_in_memory)
+    if retention <= 0:
+        retention = _WITHOUT_RETENTION
+    now = services.now()
+    used = await _used_hosts(services, now - retention)
+    async with services.freeing:
+        for step in plan_relief(_hosts(services), used, now=now, retention=retention):
+            before = _bytes_used(services)
+            if not exceeds(before, cap):
                 return
-    log.error(
-        "memory: %d bytes in use after everything that may go was freed (cap %d)", _bytes_used(services), cap
-    )
-
-
-async def _relieve(services: Services, step: Release) -> None:
-    before = _bytes_used(services)
-    freed = await _free(services, step.hosts, step.cutoff)
-    await _prune(services)
-    log.warning(
-        "memory: over the cap: %d chunks freed (%d bytes) of %d hosts %s running jobs, cut to %d %% of the retention",
-        freed, before - _bytes_used(services), len(step.hosts), "with" if step.busy else "without", step.share * 100,
-    )  # fmt: skip
+            freed = await _free(services, step.hosts, step.cutoff)
+            await _prune(services)
+            log.warning(
+                "memory: over the cap: %d chunks (%d bytes) freed on %d hosts %s running jobs, "
+                "down to %d %% of the retention",
+                freed, before - _bytes_used(services),
+                len(step.hosts), "with" if step.busy else "without", step.share * 100,
+            )  # fmt: skip
 
 
 async def free_selectors(services: Services, selectors: Sequence[tuple[str, ...]], cutoff: int) -> int:
@@ -106,7 +111,7 @@ async def free_selectors(services: Services, selectors: Sequence[tuple[str, ...]
     return freed
 
 
-async def _used_hosts(services: Services, before: int) -> Mapping[str, frozenset[str]] | None:
+async def _used_hosts(services: Services, before: int) -> UsedHosts | None:
     return None if services.used_nodes is None else await services.used_nodes(before)
 
 
@@ -130,11 +135,11 @@ async def _free(services: Services, paths: Iterable[tuple[str, ...]], cutoff: in
     freed = 0
     for number, path in enumerate(paths, 1):
         place = services.store.locate(path, create=False)
-        if place >= 0:
-            freed += services.store.free(place, cutoff)
+        chunks = services.store.free(place, cutoff) if place >= 0 else 0
+        services.freed_chunks += chunks
+        freed += chunks
         if number % _HOSTS_AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
-    services.freed_chunks += freed
     return freed
 
 
@@ -147,11 +152,15 @@ async def _prune(services: Services) -> None:
     store, dead = services.store, services.store.dormant()
     if not dead.any():
         return
-    hosts = np.unique(store.columns.places["host"][store.columns.series["place"][np.flatnonzero(dead)]])
+    hosts: set[int] = set()
+    for first in range(0, len(dead), _IDS_AT_ONCE):
+        ids = first + np.flatnonzero(dead[first : first + _IDS_AT_ONCE])
+        hosts.update(np.unique(store.columns.places["host"][store.columns.series["place"][ids]]).tolist())
+        await trio.lowlevel.checkpoint()
     with services.keys.forgetting(dead) as forgetting:
         while not forgetting.step():
             await trio.lowlevel.checkpoint()
-        for host in hosts.tolist():
+        for host in sorted(hosts):
             store.prune(host, forgetting.dead)
             services.scanner.forget_places()
             await trio.lowlevel.checkpoint()

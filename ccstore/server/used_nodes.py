@@ -1,12 +1,12 @@
 """Which hosts run jobs, as the job database of a site's backend tells over HTTP.
 
 The answer protects the data of running jobs from retention. When the backend does not answer, the
-last good answer goes on to count for one retention interval; after that nothing is protected, because memory
+last good answer goes on to count for one retention; after that nothing is protected, because memory
 that is never freed harms everybody.
 """
 
 import logging
-from collections.abc import Collection, Mapping
+import math
 from typing import Any
 
 import httpx
@@ -15,23 +15,25 @@ import trio
 
 from ccstore.config import Config
 from ccstore.errors import ProtocolError
+from ccstore.memory.retention import UsedHosts
 from ccstore.server.services import UsedNodes
 
-__all__ = ["open_provider"]
+__all__ = ["decode_used_nodes", "open_provider"]
 
 log = logging.getLogger("ccstore.upkeep")
 
-_TIMEOUT = 10.0
-"""Seconds for one question."""
+TIMEOUT = 10.0
+"""Seconds for one question, whatever it is that takes the time."""
 
 
 def open_provider(config: Config) -> UsedNodes | None:
     """Return who is asked for the hosts in use, None if nobody is configured."""
     if not config.main.backend_url:
         return None
-    return _Backend(
-        config.main.backend_url, config.main.backend_token, keep=config.metric_store.retention_in_memory
-    )
+    retention = config.metric_store.retention_in_memory
+    # Without a retention nothing but the memory cap frees, and that comes to these hosts last anyway.
+    keep = retention if retention > 0 else math.inf
+    return _Backend(config.main.backend_url, config.main.backend_token, keep=keep)
 
 
 class _Backend:
@@ -40,31 +42,38 @@ class _Backend:
     def __init__(self, url: str, token: str, *, keep: float) -> None:
         self._url = f"{url.rstrip('/')}/api/jobs/used_nodes"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._tls = httpx.create_ssl_context()  # reading all certificates takes 20 ms: once, not each time
         self._keep = keep
-        self._last: Mapping[str, Collection[str]] = {}
-        self._good_until = trio.current_time()
+        self._last: UsedHosts = {}
+        self._good_until = -math.inf
 
-    async def __call__(self, before: int) -> Mapping[str, Collection[str]]:
+    async def __call__(self, before: int) -> UsedHosts:
         """Return the hosts of each cluster on which a job runs that started before a time (s)."""
         try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT, headers=self._headers) as client:
-                answer = await client.get(self._url, params={"ts": before})
-            answer.raise_for_status()
-            self._last = decode_used_nodes(answer.content)
+            with trio.fail_after(TIMEOUT):
+                self._last = await self._ask(before)
             self._good_until = trio.current_time() + self._keep
-        except (httpx.HTTPError, ProtocolError) as error:
+        except (httpx.HTTPError, ProtocolError, trio.TooSlowError) as error:
             still = trio.current_time() < self._good_until
             log.error(
-                "used nodes: %s: %s; %s", self._url, error,
+                "used nodes: %s: %s; %s", self._url, str(error) or type(error).__name__,
                 "the last answer goes on to count" if still else "no host is protected",
             )  # fmt: skip
             if not still:
                 self._last = {}
         return self._last
 
+    async def _ask(self, before: int) -> UsedHosts:
+        async with httpx.AsyncClient(timeout=TIMEOUT, headers=self._headers, verify=self._tls) as client:
+            answer = await client.get(self._url, params={"ts": before})
+        return decode_used_nodes(answer.raise_for_status().content)
 
-def decode_used_nodes(body: bytes) -> Mapping[str, Collection[str]]:
-    """Return the hosts by cluster: of ``{"usedNodes": {...}}``, or of the inner object alone. Raises ProtocolError."""
+
+def decode_used_nodes(body: bytes) -> UsedHosts:
+    """Return the hosts by cluster: of ``{"usedNodes": {...}}``, or of the inner object alone.
+
+    Raises ProtocolError.
+    """
     try:
         value: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
