@@ -44,8 +44,11 @@ def tests(session: nox.Session) -> None:
     """Run the tests on every Python found."""
     install(session, "test")
     session.run("ccstore", "warmup")
+    effort = (
+        {} if session.python == PYTHONS[-1] else {"CCSTORE_FUZZ_EXAMPLES": "30"}
+    )  # thorough once is enough
     others = ["--ignore=tests/test_docs.py", "--ignore=tests/test_examples.py"]
-    session.run("pytest", "-n", "auto", *others, *session.posargs)
+    session.run("pytest", "-n", "auto", *others, *session.posargs, env=effort)
 
 
 @nox.session
@@ -67,8 +70,8 @@ def types(session: nox.Session) -> None:
 @nox.session
 def rooms(session: nox.Session) -> None:
     """Check that rooms import only downwards."""
-    install(session, "lint")
-    session.run("lint-imports")
+    install(session, "lint", package=False)
+    session.run("lint-imports", env={"PYTHONPATH": "."})
 
 
 @nox.session

@@ -5,6 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from effort import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -41,7 +42,9 @@ PLACES = sorted({path[:depth] for path in PATHS for depth in range(5)})
 NOW = 10**6
 
 # Hypothesis generates; compiled kernels make an example cheap, plain Python ones do not
-EXAMPLES = settings(max_examples=300 if JIT else 60, stateful_step_count=40 if JIT else 30, deadline=None)
+SETTINGS = settings(
+    max_examples=2 * EXAMPLES if JIT else 60, stateful_step_count=40 if JIT else 30, deadline=None
+)
 
 values = st.integers(-1000, 1000).map(float)
 
@@ -300,7 +303,7 @@ class StoreMachine(RuleBasedStateMachine):
         check_accounts(self.store)
 
 
-StoreMachine.TestCase.settings = EXAMPLES
+StoreMachine.TestCase.settings = SETTINGS
 
 
 @pytest.mark.timeout(600)
@@ -308,7 +311,7 @@ class TestStore(StoreMachine.TestCase):  # type: ignore[misc]
     """Any history of a store leaves it as the oracle says."""
 
 
-@EXAMPLES
+@SETTINGS
 @given(
     st.lists(st.tuples(TIMES[0], values), min_size=1, max_size=60),
     st.integers(1, 10),
@@ -354,7 +357,7 @@ alike = (st.lists(values, min_size=3, max_size=3) | st.just([NAN] * 3)).map(lamb
 hosts = st.lists(components(), min_size=1, max_size=6) | st.lists(alike, min_size=1, max_size=6)
 
 
-@EXAMPLES
+@SETTINGS
 @given(
     hosts,
     st.sampled_from([SUM, AVG]),

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import trio
 from apiserver import example, running, series
+from effort import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,7 +88,7 @@ def no_constants(name: str) -> None:
     raise AssertionError(f"{name} is no JSON")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES // 3, deadline=None)
 @given(st.lists(REQUESTS, min_size=1, max_size=12))
 def test_any_request_gets_an_answer(requests: list[tuple[str, Any]]) -> None:
     """It is 200 or 400, JSON of the documented keys, and never the end of the server."""

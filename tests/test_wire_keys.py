@@ -3,11 +3,11 @@
 import numba
 import numpy as np
 import pytest
+from effort import EXAMPLES
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from wire_keys import chain, check_structure, find, forget, learn
-from wire_lines import EXAMPLES
 
 from ccstore.wire import keys as keys_module
 from ccstore.wire.kernels.text import hash_of

@@ -5,10 +5,11 @@ import random
 
 import numpy as np
 import pytest
+from effort import EXAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
 from wire_keys import forget
-from wire_lines import EXAMPLES, messages, near_midpoint, near_midpoints, numbers, thorough, times
+from wire_lines import messages, near_midpoint, near_midpoints, numbers, thorough, times
 from wire_oracle import Bench, Row, bare, expect, reasons
 
 from ccstore.model import Outcome

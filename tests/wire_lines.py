@@ -1,14 +1,11 @@
 """Hypothesis strategies for line protocol: lines that are nearly right in every way known to us."""
 
-import os
 from decimal import Decimal
 
 import numpy as np
+from effort import EXAMPLES
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-
-EXAMPLES = int(os.environ.get("CCSTORE_FUZZ_EXAMPLES", "150"))
-"""For each test; many more than usual to look for trouble in earnest."""
 
 thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
