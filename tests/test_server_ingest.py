@@ -267,7 +267,7 @@ async def test_a_writer_that_is_cancelled(source: str) -> None:
         assert total["received"] == total["stored"] == stored_samples(services)
         counts.append(total["stored"])
     assert counts == sorted(counts)
-    assert len(set(counts)) > 5
+    assert len(set(counts)) >= 4
 
 
 async def test_writers_share_the_columns_of_a_step() -> None:
