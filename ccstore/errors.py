@@ -14,6 +14,7 @@ __all__ = [
     "CorruptionError",
     "ProtocolError",
     "QueryError",
+    "UnavailableError",
 ]
 
 
@@ -47,3 +48,7 @@ class CorruptionError(CcstoreError):
 
 class BusyError(CcstoreError):
     """Too much at once; the same request can succeed later."""
+
+
+class UnavailableError(CcstoreError):
+    """The server cannot do this now, through nobody's fault who asks; the same request can succeed later."""

@@ -19,10 +19,13 @@ __all__ = [
     "Health",
     "HealthRequest",
     "Metric",
+    "Names",
     "NodeHealth",
     "Outcome",
     "Query",
     "QueryRequest",
+    "Runs",
+    "Samples",
     "Selector",
     "SeriesKey",
     "Status",
@@ -219,3 +222,46 @@ class HealthRequest:
     nodes: tuple[str, ...] = ()
     metric_names: tuple[str, ...] = ()
     """The metrics that are expected of each of them."""
+
+
+@frozen
+class Names:
+    """What new numbers of a file stand for; each list continues the file's numbering of its kind."""
+
+    parents: NDArray[np.int32]
+    """Number of each new place's parent in this file, -1 for a cluster. Parents come first."""
+    place_names: Sequence[str]
+    metric_names: Sequence[str]
+    frequencies: NDArray[np.int64]
+    """Seconds, of each new metric."""
+    series_places: NDArray[np.int32]
+    """Number of the place of each new series."""
+    series_metrics: NDArray[np.int32]
+    """Number of the metric of each new series."""
+
+
+@frozen
+class Samples:
+    """Columns of samples in a file. Their order matters where a series occurs twice."""
+
+    numbers: NDArray[np.int32]
+    """Number of the series in the file."""
+    times: NDArray[np.int64]
+    """Seconds since the epoch."""
+    values: NDArray[np.float32]
+
+
+@frozen
+class Runs:
+    """Slots of chunks, one run for each stretch of consecutive slots of one chunk."""
+
+    numbers: NDArray[np.int32]
+    """Number of the series in the file."""
+    starts: NDArray[np.int64]
+    """Seconds; beginning of slot 0 of the chunk, which is the grid of its samples."""
+    firsts: NDArray[np.int32]
+    """Slot of the first value."""
+    counts: NDArray[np.int32]
+    """Slots of each run, 1 to 512."""
+    values: NDArray[np.float32]
+    """The values of all runs one after the other; NaN where nothing was stored."""

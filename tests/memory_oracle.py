@@ -7,7 +7,6 @@ rounded to float32 when they are stored; all else is ordinary Python.
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
 
 import numpy as np
 from attrs import Factory, define
@@ -30,6 +29,8 @@ class OracleChunk:
     slots: Values = Factory(list)
     blocks: set[int] = Factory(set)
     """Blocks of 32 slots that something was written to: what memory is taken for."""
+    saved: int = 0
+    """Slots below it are in a checkpoint."""
 
 
 @define
@@ -57,6 +58,7 @@ class OracleSeries:
             self.chunks.append(chunk)
         chunk.blocks.add(slot // BLOCK)
         chunk.slots += [NAN] * (slot + 1 - len(chunk.slots))
+        chunk.saved = min(chunk.saved, slot)
         held = not math.isnan(chunk.slots[slot])
         chunk.slots[slot] = float(np.float32(value))
         return Outcome.OVERWRITTEN if held else Outcome.STORED
@@ -98,11 +100,56 @@ class OracleSeries:
         f = self.frequency
         return (chunk.start + f // 2 + f * len(chunk.slots) for chunk in self.chunks)
 
-    def free(self, cutoff: int) -> int:
-        """Drop chunks, oldest first, that end before the cutoff; return how many."""
-        old = sum(1 for _ in takewhile(lambda end: end < cutoff, self.ends()))
+    def free(self, cutoff: int, *, saved_only: bool = False) -> int:
+        """Drop chunks, oldest first, that end before the cutoff, and are saved; return how many."""
+        old = 0
+        for chunk, end in zip(self.chunks, self.ends(), strict=True):
+            if end >= cutoff or (saved_only and chunk.saved < len(chunk.slots)):
+                break
+            old += 1
         del self.chunks[:old]
         return old
+
+    def copy_unsaved(self) -> list[tuple[OracleChunk, int, Values]]:
+        """Return what is unsaved of each chunk, with its first slot, and mark it saved."""
+        found = []
+        for chunk in self.chunks:
+            if chunk.saved < len(chunk.slots):
+                found.append((chunk, chunk.saved, chunk.slots[chunk.saved :]))
+                chunk.saved = len(chunk.slots)
+        return found
+
+    def restore(self, start: int, first: int, values: Values, *, rows: int) -> bool:
+        """Put slots of a chunk back, with at most so many more rows; return whether all are there."""
+        f = self.frequency
+        chunk = next((c for c in self.chunks if c.start == start), None)
+        later = min((c.start for c in self.chunks if c.start > start), default=math.inf)
+        fitting = [value for k, value in enumerate(values, first) if start + f * k < later]
+        if chunk is None:
+            before = [c.start + f * (len(c.slots) - 1) for c in self.chunks if c.start < start]
+            if not fitting or not rows or any(last >= start for last in before):
+                return False
+            chunk, rows = OracleChunk(start, [NAN], {0}, saved=first), rows - 1
+            self.chunks = sorted([*self.chunks, chunk], key=lambda c: c.start)
+        full = False
+        for block in range(first // BLOCK, (first + len(fitting) - 1) // BLOCK + 1 if fitting else 0):
+            part = {k: value for k, value in enumerate(fitting, first) if k // BLOCK == block}
+            if block not in chunk.blocks:
+                if all(math.isnan(v) for v in part.values()) and first + len(fitting) - 1 not in part:
+                    continue
+                if not rows:
+                    full = True
+                    break
+                rows -= 1
+                chunk.blocks.add(block)
+            chunk.slots += [NAN] * (max(part) + 1 - len(chunk.slots))
+            for k, value in part.items():
+                chunk.slots[k] = value
+        placed = len(fitting) == len(values) and not full
+        if placed and first <= chunk.saved:
+            chunk.saved = max(chunk.saved, first + len(values))
+        chunk.saved = min(chunk.saved, len(chunk.slots))
+        return placed
 
 
 @define
@@ -186,11 +233,11 @@ class Oracle:
         """Yield (path, metric) of all series at and below a path."""
         return (key for key in self.series if key[0][: len(path)] == path)
 
-    def free(self, path: Path, cutoff: int) -> int:
-        """Drop chunks that end before the cutoff; a series without chunks is gone."""
+    def free(self, path: Path, cutoff: int, *, saved_only: bool = False) -> int:
+        """Drop chunks that end before the cutoff, and are saved; a series without chunks is gone."""
         freed = 0
         for key in list(self.below(path)):
-            freed += self.series[key].free(cutoff)
+            freed += self.series[key].free(cutoff, saved_only=saved_only)
             if not self.series[key].chunks:
                 del self.series[key]
         return freed

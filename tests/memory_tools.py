@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from attrs import frozen
@@ -115,13 +116,35 @@ def chunks(store: Store, path: tuple[str, ...], metric: str = "m") -> list[tuple
     return [(c.start, c.used) for c in store.chunks(series[metric])] if metric in series else []
 
 
+Contents = list[tuple[int, int, tuple[float | None, ...]]]
+"""S, saved and values of each chunk of a series, oldest first."""
+
+
+def contents(store: Store, series: int) -> Contents:
+    """Return all that is stored of a series, slot by slot."""
+    columns, found, chunk = store.columns, [], int(store.columns.series["newest"][series])
+    while chunk >= 0:
+        record = columns.chunks[chunk]
+        rows = columns.tables[record["table"]].tolist() if record["table"] >= 0 else [int(record["row"])]
+        values = [columns.rows[row] if row >= 0 else np.full(ROW_SLOTS, NAN) for row in rows]
+        held = plain(np.concatenate(values)[: record["used"]])
+        found.append((int(record["start"]), int(record["saved"]), held))
+        chunk = int(record["older"])
+    return found[::-1]
+
+
 # --- accounting
 
 
-def check_accounts(store: Store) -> None:
-    """Walk over everything that can be reached, and compare with what the pools say."""
+def check_accounts(store: Store, *, restored: bool = False) -> None:
+    """Walk over everything that can be reached, and compare with what the pools say.
+
+    restored: whether chunks of checkpoints may have come between others.
+    """
     columns, found = store.columns, {pool: [] for pool in range(5)}
     _walk_place(store, store.index.root, found)
+    if not restored:
+        _check_distances(store, found[Pool.SERIES])
     for pool, links in (
         (Pool.SERIES, columns.series["next"]),
         (Pool.PLACE, columns.places["sibling"]),
@@ -171,7 +194,8 @@ def _walk_chunks(store: Store, number: int, found: dict[int, list[int]]) -> None
         record = columns.chunks[chunk]
         assert record["newer"] == newer
         assert 1 <= record["used"] <= CHUNK_SLOTS
-        assert record["start"] + CHUNK_SLOTS * f - f // 2 <= begins, "the next chunk begins behind"
+        assert 0 <= record["saved"] <= record["used"]
+        assert record["start"] + f * (int(record["used"]) - 1) < begins, "the next chunk begins behind"
         found[Pool.CHUNK].append(chunk)
         last = (int(record["used"]) - 1) // ROW_SLOTS
         if record["table"] >= 0:
@@ -184,3 +208,10 @@ def _walk_chunks(store: Store, number: int, found: dict[int, list[int]]) -> None
             assert last == 0
             found[Pool.ROW].append(int(record["row"]))
         begins, newer, chunk = int(record["start"]), chunk, int(record["older"])
+
+
+def _check_distances(store: Store, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        f = int(store.columns.frequency[store.columns.series["metric"][number]])
+        for one, following in pairwise(store.chunks(number)):
+            assert one.start + CHUNK_SLOTS * f - f // 2 <= following.start

@@ -10,6 +10,7 @@ invisible, and `prune` removes them. Then their numbers are used again, so nobod
 of a place, or the ids that a selection gave, while others run.
 """
 
+import hashlib
 import itertools
 import sys
 from collections import OrderedDict
@@ -53,15 +54,24 @@ class Index:
     def locate(self, path: Sequence[str], *, create: bool = False) -> int:
         """Return the place with this path below the root, -1 if there is none and none may be made."""
         place = self.root
-        for depth, name in enumerate(path):
+        for depth, name in enumerate(path, 1):
             children = self._children.get(place)
             child = -1 if children is None else children.get(name, -1)
             if child < 0:
-                child = self._add(place, name, is_host=depth + 1 == _HOST_DEPTH) if create else -1
+                child = self._add(place, name, is_host=depth == _HOST_DEPTH) if create else -1
                 if child < 0:
                     return -1
             place = child
         return place
+
+    def below(self, parent: int, name: str, *, depth: int) -> int:
+        """Return the place of a name right below another one, made if need be; -1 if there is no room.
+
+        depth: of the wanted place; 1 for a cluster, 2 for a host.
+        """
+        children = self._children.get(parent)
+        place = -1 if children is None else children.get(name, -1)
+        return place if place >= 0 else self._add(parent, name, is_host=depth == _HOST_DEPTH)
 
     def _add(self, parent: int, name: str, *, is_host: bool) -> int:
         """Add a place, if there is room for it and for a series in it; else return -1."""
@@ -72,6 +82,8 @@ class Index:
             name = sys.intern(name)  # a thousand hosts share the names of their components
             self._children.setdefault(parent, {})[name] = place
             self._names[place] = name
+            if is_host:
+                self._columns.places["hash"][place] = _hash(self._names[parent], name)
         return place
 
     def name(self, place: int) -> str:
@@ -212,14 +224,20 @@ class Index:
 
     # --- removal
 
-    def prune(self, place: int, dead: NDArray[np.bool_]) -> None:
-        """Remove marked dormant series and empty places, see `Store.prune`."""
+    def prune(self, place: int, dead: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Remove marked dormant series and empty places, see `Store.prune`; return the places."""
         removed = np.empty(self._columns.pools[Pool.PLACE, USED], np.int32)
         count = tree.prune(self._columns, place, dead, removed)
         for gone in removed[:count].tolist():
             siblings = self._children[self._columns.places["parent"][gone]]
             del siblings[self._names.pop(gone)]
             self._children.pop(gone, None)
+        return removed[:count]
+
+
+def _hash(cluster: str, host: str) -> int:
+    names = f"{cluster}\0{host}".encode()
+    return int.from_bytes(hashlib.blake2b(names, digest_size=4).digest(), "little")
 
 
 def _is_host(selector: Selector, places: Sequence[int]) -> bool:

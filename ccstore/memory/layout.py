@@ -31,6 +31,7 @@ __all__ = [
     "DORMANT",
     "FREE",
     "FRESH",
+    "NUMBER",
     "PLACE",
     "ROW_SLOTS",
     "SERIES",
@@ -70,6 +71,7 @@ PLACE = np.dtype(
         ("series", "i4"),  # first series
         ("host", "i4"),  # the host this place belongs to, itself for a host, -1 above
         ("version", "i8"),  # of a host: the epoch in which a series below last appeared or vanished
+        ("hash", "i8"),  # of a host: of its names, 0 to 2**32 - 1, the same at every start
     ],
     align=True,
 )
@@ -82,9 +84,14 @@ CHUNK = np.dtype(
         ("newer", "i4"),
         ("table", "i4"),  # -1: only block 0 has a row, and `row` is it
         ("row", "i4"),  # row of the block of the last used slot
+        ("saved", "i4"),  # slots below this one are in a checkpoint, 0 to used
     ],
     align=True,
 )
+
+
+NUMBER = np.dtype([("file", "i4"), ("number", "i4")], align=True)
+"""The number of a series in a file of the log; of the file 0, which there is not, if it has none."""
 
 
 class Pool:

@@ -209,14 +209,15 @@ class Store:
 
     # --- freeing
 
-    def free(self, place: int, cutoff: int) -> int:
+    def free(self, place: int, cutoff: int, *, saved_only: bool = False) -> int:
         """Free all chunks at and below a place that end before the cutoff (seconds); return how many.
 
-        What became empty is invisible from now on; `prune` removes it. One call takes 40 ns a
-        series, so whoever shares the thread frees host by host.
+        With `saved_only`, chunks stay that no checkpoint holds as a whole, and what is newer. What
+        became empty is invisible from now on; `prune` removes it. One call takes 40 ns a series, so
+        whoever shares the thread frees host by host.
         """
         cutoff = max(-_MAX_TIME, min(cutoff, _MAX_TIME))
-        freed: int = tree.free_below(self.columns, place, cutoff)
+        freed: int = tree.free_below(self.columns, place, cutoff, saved_only)
         return freed
 
     def dormant(self) -> NDArray[np.bool_]:
@@ -225,12 +226,14 @@ class Store:
         dormant: NDArray[np.bool_] = self.columns.series["newest"][:made] == DORMANT
         return dormant
 
-    def prune(self, place: int, dead: NDArray[np.bool_]) -> None:
+    def prune(self, place: int, dead: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Remove what is empty at and below a place, and parents that become empty by it.
+
+        Returns the removed places.
 
         Series are removed if they are marked in `dead` and still dormant, places if nothing is left
         in them. Their ids are used again for others. So whoever remembers series by id has forgotten
         those that are marked before the call, or has unmarked them; and whoever remembers places
         forgets all of them with the call. Ids beyond the end of `dead` are not marked.
         """
-        self.index.prune(place, dead)
+        return self.index.prune(place, dead)

@@ -131,15 +131,21 @@ def check_health(columns, root, now, fresh, stale):
 
 
 @inline
-def free_series(columns, s, cutoff):
+def free_series(columns, s, cutoff, saved_only):
     """Free the chunks of a series that end before the cutoff; returns how many.
 
-    A chunk ends one frequency behind the time of its last slot, which is the slot's middle.
+    A chunk ends one frequency behind the time of its last slot, which is the slot's middle. With
+    `saved_only`, chunks that are not wholly saved stay, and what is newer than they are.
     """
     chunks, f = columns.chunks, columns.frequency[columns.series[s]["metric"]]
     chunk, kept, freed = columns.series[s]["newest"], -1, 0
-    while chunk >= 0 and chunks[chunk]["start"] + f // 2 + f * chunks[chunk]["used"] >= cutoff:
-        kept, chunk = chunk, chunks[chunk]["older"]
+    while chunk >= 0:
+        if chunks[chunk]["start"] + f // 2 + f * chunks[chunk]["used"] >= cutoff or (
+            saved_only and chunks[chunk]["saved"] < chunks[chunk]["used"]
+        ):
+            kept = chunk
+        chunk = chunks[chunk]["older"]
+    chunk = chunks[kept]["older"] if kept >= 0 else columns.series[s]["newest"]
     if chunk >= 0:  # older chunks end earlier, so all that are left go
         if kept >= 0:
             chunks[kept]["older"] = -1
@@ -152,11 +158,11 @@ def free_series(columns, s, cutoff):
     return freed
 
 
-@kernel(COLUMNS, number, number)
-def free_below(columns, root, cutoff):
+@kernel(COLUMNS, number, number, flag)
+def free_below(columns, root, cutoff, saved_only):
     """Free all chunks at and below a place that end before the cutoff; returns how many.
 
-    Series that lose their last chunk become dormant.
+    With `saved_only`, what is not saved stays. Series that lose their last chunk become dormant.
     """
     places, series = columns.places, columns.series
     freed, place = 0, root
@@ -164,7 +170,7 @@ def free_below(columns, root, cutoff):
         vanished, s = False, places[place]["series"]
         while s >= 0:
             if series[s]["newest"] >= 0:
-                freed += free_series(columns, s, cutoff)
+                freed += free_series(columns, s, cutoff, saved_only)
                 vanished = vanished or series[s]["newest"] < 0
             s = series[s]["next"]
         if vanished:

@@ -28,6 +28,7 @@ def open_chunk(columns, older, start):
     chunks[chunk]["newer"] = -1
     chunks[chunk]["table"] = -1
     chunks[chunk]["row"] = row
+    chunks[chunk]["saved"] = 0
     if older >= 0:
         chunks[older]["newer"] = chunk
     return chunk
@@ -75,6 +76,8 @@ def put(columns, chunk, slot, value):
     if slot >= used:
         chunks[chunk]["used"] = slot + 1
         chunks[chunk]["row"] = row
+    if slot < chunks[chunk]["saved"]:
+        chunks[chunk]["saved"] = slot
     before = rows[row, slot % ROW_SLOTS]
     rows[row, slot % ROW_SLOTS] = value
     return OVERWRITTEN if before == before else STORED

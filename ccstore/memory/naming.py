@@ -1,0 +1,192 @@
+"""Numbers for ids and ids for numbers: how files name the series of a store.
+
+Ids of the store never leave the process, and are used again for others. A file names things by dense
+numbers of its own: the n-th series that it names is its number n, and so for places and metrics
+(`Names`). `Numbering` gives out the numbers of logs, where names come as they are needed, one file at
+a time for each shard; `name_series` those of a block of a checkpoint, which stands alone. `Resolver`
+goes back.
+
+Invariant: within a file a number means one series, for ever. When an id is given to another series
+(`Numbering.forget`), it gets a new number.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from attrs import define, field, frozen
+from numpy.typing import NDArray
+
+from ccstore.memory.kernels import number
+from ccstore.memory.layout import NUMBER
+from ccstore.memory.store import Store
+from ccstore.model import Batch, Names, Samples
+
+__all__ = ["Numbered", "Numbering", "Resolver", "name_series"]
+
+
+@frozen
+class Numbered:
+    """What a batch stored of the hosts of one shard, for the file that its log writes now."""
+
+    shard: int
+    samples: Samples
+    names: Names | None
+    """Of the series that the file did not name yet."""
+
+
+class Numbering:
+    """Numbers of the series in the files that the shards of a log write now.
+
+    The shard of a series follows from the names of cluster and host, so it is the same at every start.
+    It costs 8 bytes a series.
+    """
+
+    def __init__(self, store: Store, shards: int) -> None:
+        self._store = store
+        self._table = np.zeros(len(store.columns.series), NUMBER)
+        self._files = np.zeros(shards, np.int32)
+        self._counts = np.zeros(shards, np.int32)
+        self._names = [_FileNames(store) for _ in range(shards)]
+        self._last_file = 0
+        for shard in range(shards):
+            self.begin(shard)
+
+    def begin(self, shard: int) -> None:
+        """Begin a new file for a shard: nothing has a number in it."""
+        self._last_file += 1
+        self._files[shard], self._counts[shard] = self._last_file, 0
+        self._names[shard] = _FileNames(self._store)
+
+    def number(self, batch: Batch) -> list[Numbered]:
+        """Return what was stored of a batch, for each shard that has any; in copies of its own."""
+        shards = len(self._files)
+        numbers, times = np.empty(batch.count, np.int32), np.empty(batch.count, np.int64)
+        values, fresh = np.empty(batch.count, np.float32), np.empty(batch.count, np.int32)
+        ends, fresh_ends = np.zeros(shards, np.int64), np.zeros(shards, np.int64)
+        number.number_samples(
+            self._store.columns, self._table, self._files, self._counts,
+            batch.series, batch.times, batch.values, batch.outcomes, batch.count,
+            numbers, times, values, ends, fresh, fresh_ends,
+        )  # fmt: skip
+        found, first, first_fresh = [], 0, 0
+        for shard, (end, fresh_end) in enumerate(zip(ends.tolist(), fresh_ends.tolist(), strict=True)):
+            if end > first:
+                rows, new = slice(first, end), fresh[first_fresh:fresh_end]
+                names = self._names[shard].name(new) if len(new) else None
+                found.append(Numbered(shard, Samples(numbers[rows], times[rows], values[rows]), names))
+            first, first_fresh = end, fresh_end
+        return found
+
+    def shard_of(self, host: int) -> int:
+        """Return the shard of the series of a host, given its place."""
+        return int(self._store.columns.places["hash"][host]) % len(self._files)
+
+    def forget(self, series: NDArray[np.bool_], places: Iterable[int]) -> None:
+        """Forget series (marked by id) and places whose ids may be used again."""
+        self._table["file"][: len(series)][series] = 0
+        for place in places:
+            for names in self._names:
+                names.places.pop(place, None)
+
+
+def name_series(store: Store, series: NDArray[np.int32]) -> Names:
+    """Return names for a file in which the k-th of these series has the number k."""
+    return _FileNames(store).name(series)
+
+
+@define
+class _FileNames:
+    """The places and metrics that one file has named; numbers follow the order in which they were needed."""
+
+    store: Store
+    places: dict[int, int] = field(factory=dict)
+    metrics: dict[int, int] = field(factory=dict)
+    _next_place: int = 0
+    """Not the size of the dictionary: forgotten places keep their numbers."""
+
+    def name(self, series: NDArray[np.int32]) -> Names:
+        """Return what the file has to be told so that these series get its next numbers."""
+        records = self.store.columns.series[series]
+        leaves, leaf_of = np.unique(records["place"], return_inverse=True)
+        found, metric_of = np.unique(records["metric"], return_inverse=True)
+        parents, place_names = self._name_places(leaves)
+        new = [metric for metric in found.tolist() if metric not in self.metrics]
+        self.metrics.update(zip(new, range(len(self.metrics), len(self.metrics) + len(new)), strict=True))
+        described = [self.store.metrics[metric] for metric in new]
+        return Names(
+            parents=parents,
+            place_names=place_names,
+            metric_names=[metric.name for metric in described],
+            frequencies=np.array([metric.frequency for metric in described], np.int64),
+            series_places=_look_up(self.places, leaves)[leaf_of],
+            series_metrics=_look_up(self.metrics, found)[metric_of],
+        )
+
+    def _name_places(self, leaves: NDArray[np.int32]) -> tuple[NDArray[np.int32], list[str]]:
+        """Number what has none of these places and those above them; return their parents and names."""
+        parent_of, known, new = self.store.columns.places["parent"], self.places, set[int]()
+        level = leaves
+        while len(level):
+            missing = [
+                place for place in level.tolist() if place > 0 and place not in known and place not in new
+            ]
+            new.update(missing)
+            level = np.unique(parent_of[missing])
+        places = np.fromiter(new, np.int32, len(new))
+        places = places[np.argsort(_depths(parent_of, places), kind="stable")]  # parents first
+        listed = places.tolist()
+        known.update(zip(listed, range(self._next_place, self._next_place + len(listed)), strict=True))
+        self._next_place += len(listed)
+        parents = [known.get(parent, -1) for parent in parent_of[places].tolist()]
+        return np.array(parents, np.int32), [self.store.index.name(place) for place in listed]
+
+
+def _depths(parent_of: NDArray[np.int32], places: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return how many places lie above each one."""
+    depths, above = np.zeros(len(places), np.int64), parent_of[places]
+    while (above > 0).any():
+        depths += above > 0
+        above = parent_of[np.maximum(above, 0)]
+    return depths
+
+
+def _look_up(numbers: dict[int, int], ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.array([numbers[i] for i in ids.tolist()], np.int32)
+
+
+class Resolver:
+    """The series of a store that the numbers of one file mean; they are made as the file names them.
+
+    Metrics that are not configured, and series for which there is no room, are -1.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._places: list[int] = []
+        self._depths: list[int] = []
+        self._metrics = np.empty(0, np.int32)
+        self.series = np.empty(0, np.int32)
+        """int32[n]: id of the n-th series that the file named, -1 for none."""
+        self.frequencies = np.empty(0, np.int64)
+        """int64[n]: seconds, as they were when the file was written."""
+        self._frequencies = np.empty(0, np.int64)
+
+    def take(self, names: Names) -> None:
+        """Take the next names of the file."""
+        index, places, depths = self._store.index, self._places, self._depths
+        for parent, name in zip(names.parents.tolist(), names.place_names, strict=True):
+            above, depth = (index.root, 1) if parent < 0 else (places[parent], depths[parent] + 1)
+            places.append(index.below(above, name, depth=depth) if above >= 0 else -1)
+            depths.append(depth)
+        ids = [self._store.metric_ids.get(name, -1) for name in names.metric_names]
+        self._metrics = np.concatenate([self._metrics, np.array(ids, np.int32)])
+        self._frequencies = np.concatenate([self._frequencies, names.frequencies])
+        self._enlist(names.series_places, names.series_metrics)
+
+    def _enlist(self, at_places: NDArray[np.int32], of_metrics: NDArray[np.int32]) -> None:
+        places, metrics = np.array(self._places, np.int32)[at_places], self._metrics[of_metrics]
+        good = (places >= 0) & (metrics >= 0)
+        ids = np.full(len(places), -1, np.int32)
+        ids[good], _ = self._store.enlist(places[good], metrics[good], allowance=int(good.sum()))
+        self.series = np.concatenate([self.series, ids])
+        self.frequencies = np.concatenate([self.frequencies, self._frequencies[of_metrics]])
