@@ -1,0 +1,133 @@
+"""Where files lie, and how they are called.
+
+    <checkpoints.directory>/columnar/<shard>/<number>.log    a segment of the log
+    <checkpoints.directory>/columnar/<shard>/<number>.ckpt   a checkpoint
+    <checkpoints.directory>/columnar/covered                 up to where checkpoints cover the log
+
+Numbers are given out once, over all shards, and only grow: whatever the clock does, the order of files is
+that in which they were begun. So the number of shards may change from start to start.
+
+``covered`` holds a number: whatever is in segments with smaller numbers is in checkpoints as well. If it is
+missing or damaged, nothing is taken for covered, and more is read at the start than need be.
+"""
+
+import re
+import zlib
+from pathlib import Path
+
+from attrs import frozen
+
+from ccstore.disk.files import TEMPORARY, Disk, Publication
+
+__all__ = [
+    "ColumnarFile",
+    "checkpoint_path",
+    "find_files",
+    "find_incomplete",
+    "read_covered",
+    "segment_path",
+    "settle",
+    "shard_directory",
+    "write_covered",
+]
+
+_SHARD = re.compile(r"[0-9]{1,9}")
+_NAME = re.compile(r"([0-9]{1,18})\.(log|ckpt)")
+ROOM = "columnar"
+_COVERED = "covered"
+_COVERED_BYTES = 64
+
+
+@frozen(order=True)
+class ColumnarFile:
+    """A file of the log or a checkpoint, as its name tells."""
+
+    number: int
+    is_segment: bool
+    shard: int
+    path: Path
+    size: int
+    """Bytes."""
+
+
+def shard_directory(directory: Path, shard: int) -> Path:
+    """Return where the files of a shard are."""
+    return directory / ROOM / str(shard)
+
+
+def segment_path(directory: Path, number: int) -> Path:
+    """Return the path of a segment in the directory of its shard."""
+    return directory / f"{number:010d}.log"
+
+
+def checkpoint_path(directory: Path, number: int) -> Path:
+    """Return the path of a checkpoint in the directory of its shard."""
+    return directory / f"{number:010d}.ckpt"
+
+
+def find_files(disk: Disk, directory: Path) -> list[ColumnarFile]:
+    """Return the files of all shards in the order of their numbers, a checkpoint before its segment."""
+    found = []
+    for below in _shards(disk, directory):
+        for name in disk.list(below):
+            if match := _NAME.fullmatch(name):
+                path = below / name
+                found.append(
+                    ColumnarFile(int(match[1]), match[2] == "log", int(below.name), path, disk.size(path))
+                )
+    return sorted(found)
+
+
+def find_incomplete(disk: Disk, directory: Path) -> list[Path]:
+    """Return what is left of files that were not completed, or are being written."""
+    below = [(shard, name) for shard in _shards(disk, directory) for name in disk.list(shard)]
+    return [shard / name for shard, name in below if name.endswith(TEMPORARY)]
+
+
+def settle(disk: Disk, directory: Path) -> None:
+    """Remove files that were not completed, and make durable what is there; at the start.
+
+    Who wrote it may have been killed before a sync. What we read now must not be lost later: new samples
+    rely on names and on the log before them, which says which slots they have.
+    """
+    for path in find_incomplete(disk, directory):
+        disk.remove(path)
+    for shard in _shards(disk, directory):
+        names = disk.list(shard)
+        for name in names:
+            if (match := _NAME.fullmatch(name)) and match[2] == "log":
+                disk.sync_file(shard / name)
+        if names:
+            disk.sync_directory(shard)
+
+
+def _shards(disk: Disk, directory: Path) -> list[Path]:
+    room = directory / ROOM
+    return [room / name for name in disk.list(room) if _SHARD.fullmatch(name)]
+
+
+def read_covered(disk: Disk, directory: Path) -> int:
+    """Return the number of the first segment that checkpoints do not cover, 0 if that is not known."""
+    try:
+        text = bytes(disk.map(directory / ROOM / _COVERED)[:_COVERED_BYTES])
+    except OSError:
+        return 0
+    digits = text.partition(b" ")[0]
+    return int(digits) if digits.isdigit() and text == _encode_covered(int(digits)) else 0
+
+
+def write_covered(disk: Disk, directory: Path, number: int) -> None:
+    """Note that checkpoints cover all segments with smaller numbers. Raises OSError."""
+    file = Publication(disk, directory / ROOM / _COVERED)
+    try:
+        file.write(_encode_covered(number))
+        file.publish()
+    except BaseException:
+        file.abandon()
+        raise
+
+
+def _encode_covered(number: int) -> bytes:
+    """Return a number with its checksum: one that is too high would lose samples."""
+    digits = b"%d" % number
+    return b"%s %08x\n" % (digits, zlib.crc32(digits))

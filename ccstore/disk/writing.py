@@ -1,0 +1,146 @@
+"""The files that a running store writes: the segments of its log, and checkpoints.
+
+Owns the files of one shard while they are written. Never reads one, and knows neither the
+store nor who waits. Everything here blocks, and has one caller at a time for each object.
+
+Invariant: a segment is only ever appended to by the `Segment` that made it, and never again after an error.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from attrs import evolve
+
+from ccstore.disk import layout
+from ccstore.disk.checkpoint import Summary, encode_block, encode_end
+from ccstore.disk.files import Disk, File, Publication
+from ccstore.disk.frames import Head, Kind, encode_head
+from ccstore.disk.names import Position
+from ccstore.disk.segment import encode_names, encode_samples
+from ccstore.model import Names, Runs, Samples
+
+__all__ = ["CheckpointFile", "Segment", "join"]
+
+_NEVER = 2**62
+
+
+class Segment:
+    """The file that a shard's log writes; it is made when there is something to write."""
+
+    is_large = False
+    """However long it is, it is no reason for a checkpoint."""
+
+    def __init__(
+        self, disk: Disk, directory: Path, *, shard: int, number: int, now: Callable[[], int]
+    ) -> None:
+        self.disk = disk
+        self.directory = directory
+        self._shard = shard
+        self._number = number
+        self._now = now
+        self._file: File | None = None
+        self._named = Position()
+
+    def commit(self, entries: Sequence[tuple[Names | None, Samples]]) -> int:
+        """Write entries in their order and sync; return how many bytes. Raises OSError.
+
+        After an error the file is closed; only `begin` helps.
+        """
+        parts = []
+        for names, _ in entries:
+            if names is not None:
+                parts.append(encode_names(names, position=self._named))
+                self._named = self._named.after(names)
+        parts.append(encode_samples(join([samples for _, samples in entries])))
+        try:
+            if self._file is None:
+                parts.insert(0, encode_head(Head(Kind.SEGMENT, self._shard, self._number, self._now())))
+                self._file = self.disk.create(layout.segment_path(self.directory, self._number))
+                self.disk.sync_directory(self.directory)
+            data = b"".join(parts)
+            self._file.write(data)
+            self._file.sync()
+        except OSError:
+            self.close()
+            raise
+        return len(data)
+
+    def begin(self, number: int) -> None:
+        """Go on with a new file of this number."""
+        self.close()
+        self._number, self._named = number, Position()
+
+    def close(self) -> None:
+        """Close the file; what was committed is synced."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            with suppress(OSError):  # it says nothing of what was synced
+                file.close()
+
+
+class CheckpointFile:
+    """A checkpoint of a shard that is being written; a file is made when there is something in it."""
+
+    def __init__(self, disk: Disk, path: Path, *, shard: int, number: int, created: int) -> None:
+        self._disk = disk
+        self._path = path
+        self._head = Head(Kind.CHECKPOINT, shard, number, created)
+        self._file: Publication | None = None
+        self.summary = Summary(0, 0, 0, 0, _NEVER, -_NEVER)
+        self.bytes = 0
+
+    @property
+    def values(self) -> int:
+        """Slots in it."""
+        return self.summary.values
+
+    def add(self, names: Names, runs: Runs) -> None:
+        """Write a block. Raises OSError."""
+        if self._file is None:
+            self._file = Publication(self._disk, self._path)
+            self._write(encode_head(self._head))
+        self._write(encode_block(names, runs))
+        self.summary = _extend(self.summary, names, runs)
+
+    def finish(self) -> None:
+        """Make the file appear, complete and synced. Raises OSError."""
+        if self._file is not None:
+            self._write(encode_end(self.summary, offset=self.bytes))
+            self._file.publish()
+
+    def abandon(self) -> None:
+        """Leave no file."""
+        if self._file is not None:
+            self._file.abandon()
+
+    def _write(self, data: bytes) -> None:
+        assert self._file is not None
+        self._file.write(data)
+        self.bytes += len(data)
+
+
+def _extend(summary: Summary, names: Names, runs: Runs) -> Summary:
+    frequencies = names.frequencies[names.series_metrics[runs.numbers]]
+    begins = runs.starts + frequencies * runs.firsts
+    return evolve(
+        summary,
+        blocks=summary.blocks + 1,
+        series=summary.series + len(names.series_places),
+        runs=summary.runs + len(runs.numbers),
+        values=summary.values + len(runs.values),
+        start=min(summary.start, int(begins.min())),
+        stop=max(summary.stop, int((begins + frequencies * runs.counts).max())),
+    )
+
+
+def join(samples: Sequence[Samples]) -> Samples:
+    """Return samples one behind the other."""
+    if len(samples) == 1:
+        return samples[0]
+    return Samples(
+        np.concatenate([s.numbers for s in samples]),
+        np.concatenate([s.times for s in samples]),
+        np.concatenate([s.values for s in samples]),
+    )
