@@ -26,6 +26,9 @@ COMMANDS: Mapping[str, str] = {
     "bench": "Measure this machine and print one table.",
     "warmup": "Compile the hot loops ahead of the first start.",
     "check-config": "Check a configuration and print what it means.",
+    "inspect": "Show what files of checkpoints and logs hold.",
+    "verify": "Check a whole directory of checkpoints and logs.",
+    "convert": "Write a directory of checkpoints anew in another format.",
 }
 """Command names in the order of the help, with their line there; the modules are not imported for it."""
 
