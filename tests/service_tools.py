@@ -1,5 +1,6 @@
 """A whole server in the nursery of a test, with the parts that it is made of at hand."""
 
+import itertools
 import json
 import logging
 import os
@@ -20,12 +21,15 @@ from serving import Answer, ask
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccstore.config import Config, MainConfig, NatsConfig, NatsSubscription
+from ccstore.config.sections import CheckpointsConfig
 from ccstore.memory.query import Reader, plan
 from ccstore.model import QueryRequest
 from ccstore.server import service
 from ccstore.server.nats import Messages
 from ccstore.server.services import Services, make_services
 from ccstore.wire.scan import SPARE_BYTES
+
+_NUMBERS = itertools.count()
 
 NOW = 1_700_000_000
 """What the wall clock of these servers tells, unless a test moves it."""
@@ -52,10 +56,14 @@ class Server:
 
 
 def make_config(nats: str = "", subjects: Mapping[str, str] | None = None, **main: Any) -> Config:
-    """Make a configuration for any free port of loopback, with subjects and their cluster tags."""
+    """Make a configuration for any free port of loopback, with subjects and their cluster tags.
+
+    Each server made with one has a directory of its own.
+    """
     config = Config(main=MainConfig(addr="127.0.0.1:0", **main), nats=NatsConfig(address=nats))
     subscriptions = tuple(NatsSubscription(subject, tag) for subject, tag in (subjects or {}).items())
-    return evolve(config, metric_store=evolve(config.metric_store, nats_subscriptions=subscriptions))
+    directory = CheckpointsConfig(directory=f"./var/{next(_NUMBERS)}")
+    return with_store(config, nats_subscriptions=subscriptions, checkpoints=directory)
 
 
 def with_store(config: Config, **keys: Any) -> Config:
@@ -146,10 +154,12 @@ def number(host: str) -> int:
 
 
 async def fill(services: Services, body: bytes) -> None:
-    """Write lines straight into a store."""
+    """Write lines straight into a store, and into a checkpoint if it has any."""
     data = np.frombuffer(body + bytes(SPARE_BYTES), np.uint8)
     whole = np.array([0]), np.array([len(body)])
     await services.intake.write(data, *whole, source="http", default_cluster="", now=services.now())
+    if services.durability is not None:
+        await services.durability.checkpoints.save_all()
 
 
 def stored(services: Services, *, start: int = NOW - 3600, stop: int = NOW + 3600) -> Values:

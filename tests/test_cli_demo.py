@@ -38,7 +38,7 @@ async def run(schedule, screen, *, hosts=4, terminal=False, now=lambda: NOW + 1.
     warm_up()
     console = Console(file=screen, force_terminal=terminal, width=120)
     site = make_site(hosts, cluster="birch")
-    return await demo(make_config(0, frequency=schedule.interval), site, schedule, console, now=now)
+    return await demo(make_config(0, "./var", frequency=schedule.interval), site, schedule, console, now=now)
 
 
 async def test_a_demo_ends_by_itself_with_both_counts(monkeypatch):
@@ -163,7 +163,7 @@ def test_how_the_program_is_called(monkeypatch, tmp_path):
 
 def test_the_embedded_configuration():
     """This machine alone, all usual metrics, at the pace of the demo."""
-    config = make_config(8082, frequency=10)
+    config = make_config(8082, "./var", frequency=10)
     assert is_loopback(config.main.addr)
     assert {name: metric.frequency for name, metric in config.metrics.items()} == dict.fromkeys(
         DEFAULT_METRICS, 10

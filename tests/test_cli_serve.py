@@ -228,7 +228,7 @@ def test_cleanup_of_checkpoints_is_refused(tmp_path: Path) -> None:
     """This version writes no checkpoints, and says so."""
     code, (line,) = run(tmp_path, "-cleanup-checkpoints")
     assert code == 1
-    assert line.startswith("ccstore: --cleanup-checkpoints: this version writes no checkpoints")
+    assert line.startswith("ccstore: --cleanup-checkpoints: not in this version")
 
 
 # TLS and privileges

@@ -18,6 +18,7 @@ from ccstore.cli.main import COMMANDS, commands, translate
 from ccstore.config import MainConfig, MetricStoreConfig, load_config
 from ccstore.config.keys import ListOf, Section, key_of
 from ccstore.memory.layout import CHUNK, ROW_SLOTS, SERIES, TABLE_ROWS
+from ccstore.server import checkpoints, durability, upkeep, wal
 from ccstore.server.auth import PERMISSIONS_OF, WITHOUT_ROLES, Permission
 from ccstore.server.ledger import OUTCOMES
 
@@ -34,9 +35,7 @@ PAGES = sorted(
 NO_COMMAND = re.compile(r"ccstore(?: COMMAND.*| \[--version\].*|:.*)?")
 """Texts that begin with the word without being a command line: the bare name, the frame, error messages."""
 
-LATER = re.compile(
-    r"(?<!cleanup-)checkpoint|websocket|(?<!unpack the )archiv|parquet|write-ahead|\bwal\b", re.IGNORECASE
-)
+LATER = re.compile(r"websocket|(?<!unpack the )(?<!--)archiv|parquet", re.IGNORECASE)
 """What only a later version has."""
 SAYS_SO = re.compile(r"\b(?:this|next|later) version|not there yet|job archive|reference", re.IGNORECASE)
 
@@ -263,8 +262,31 @@ def test_keys_without_effect():
     for path, name in [*settings(MainConfig, "main"), *settings(MetricStoreConfig, "metric-store")]:
         row = re.search(rf"^\| `{re.escape(path)}`.*", page, re.MULTILINE)
         said = (row is not None and "without effect" in row[0]) or path.startswith(tuple(listed))
-        is_read = path == "main.allow-test-key" or re.search(rf"\.{name}\b", code) is not None
+        above = [part.replace("-", "_") for part in path.split(".")[1:-1]]  # others have a `directory`, too
+        is_read = path == "main.allow-test-key" or all(
+            re.search(rf"\.{part}\b", code) for part in (*above, name)
+        )
+        if above == ["cleanup"]:  # `checkpoints.directory` is read
+            is_read = f"cleanup.{name}" in code
         assert said != is_read, (path, "without effect by the page" if said else "with an effect by the page")
+
+
+def test_the_numbers_of_durability():
+    """Times and sizes that the page on durability tells are those of the code."""
+    page = " ".join(read("docs/explanation/durability.md").split())
+    store = MetricStoreConfig()
+    for number in (
+        f"`wal.max-delay` ({store.wal.max_delay * 1000:g} ms)",
+        f'`metric-store.wal.ack: "{store.wal.ack}"`, the default',
+        f"`metric-store.shards`, {durability._SHARDS} by default",
+        f"A request that waits for {wal.PATIENCE:g} s gets 429",
+        f"**Full** means {wal.CAPACITY} steps",
+        f"After {2 * checkpoints._FIRST_RETRY:g} s, then {4 * checkpoints._FIRST_RETRY:g} s",
+    ):
+        assert number in page, number
+    assert (checkpoints._LAST_RETRY, upkeep._FIRST_CHECKPOINT) == (60, 60)
+    assert "at most every minute" in page
+    assert "a checkpoint comes after a minute" in page
 
 
 @pytest.mark.timeout(300)  # compiling, the first time

@@ -9,6 +9,7 @@ import pytest
 import trio
 from service_tools import NOW, fill, lines, make_config, with_store
 
+from ccstore.disk.files import OsDisk
 from ccstore.model import Outcome
 from ccstore.server import upkeep
 from ccstore.server.ledger import OUTCOMES
@@ -29,8 +30,11 @@ def table(heading: str) -> list[list[str]]:
 async def busy() -> Services:
     """Make the parts of a server in which there is at least one of everything."""
     config = with_store(make_config("nats://127.0.0.1:1", {"hpc": ""}), memory_cap_bytes=10**9)
-    services = make_services(config, now=lambda: NOW)
+    services = make_services(config, now=lambda: NOW, disk=OsDisk())
+    assert services.wal is not None
     async with trio.open_nursery() as nursery:
+        for shard in services.wal.shards:
+            nursery.start_soon(services.wal.write, shard)
         upkeep.start(nursery, services)
         await fill(services, lines(["h1"], cluster="birch"))
         nursery.cancel_scope.cancel()
@@ -75,7 +79,7 @@ async def test_every_key_of_the_statistics_is_there_and_the_other_way_round() ->
     for path, kind in found.items():
         general = re.sub(rf"\.({outcomes})$", ".<outcome>", path)
         general = re.sub(r"^lines\.by_source\.(http|nats)", "lines.by_source.<source>", general)
-        general = re.sub(r"^jobs\.(retention|memory)\.", "jobs.<job>.", general)
+        general = re.sub(r"^jobs\.(retention|checkpoint|log|memory)\.", "jobs.<job>.", general)
         assert (documented.get(general) == kind) or path in numbers, path
         used.add(general)
     assert documented.keys() <= used
@@ -93,11 +97,18 @@ async def test_every_problem_is_explained() -> None:
     services = await busy()
     services.over_cap = services.nats.is_dropping = True
     services.nats.refused_subjects = ("hpc",)
-    for state in ("connecting", "closed"):
+    durability = services.durability
+    assert durability is not None
+    durability.wal.shards[0].trouble = "no space left"
+    explained = tuple(row[0].removesuffix("...") for row in table("Why it is not ready"))
+    for state in ("off", "connecting", "closed"):
         services.nats.state = state  # type: ignore[assignment]
-        for problem in services.problems():
-            assert any(problem.startswith(row[0].removesuffix("...")) for row in table("Why it is not ready"))
-    assert len(services.problems()) == 4
+        for recovered in (True, False):
+            durability.recovered = trio.Event()
+            if recovered:
+                durability.recovered.set()
+            assert len(services.problems()) == 5
+            assert [found for found in services.problems() if not found.startswith(explained)] == []
 
 
 def test_the_figures_are_those_of_the_code() -> None:

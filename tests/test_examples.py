@@ -88,6 +88,7 @@ def write_config(directory: Path, name: str, changes: Mapping[str, Mapping[str, 
     document = json.loads((EXAMPLES / name).read_text())
     for section, values in changes.items():
         document[section] = document[section] | values if values else {}
+    document["metric-store"]["checkpoints"] = {"directory": str(directory / "var")}
     path = directory / name
     path.write_text(json.dumps(document))
     return load_config(str(path), environ={})
@@ -291,7 +292,7 @@ async def test_the_rules_for_prometheus_ask_for_what_there_is() -> None:
     assert asked <= known
     outcomes = {name for group in re.findall(r'outcome=~?"([a-z_|]+)"', rules) for name in group.split("|")}
     assert outcomes <= {outcome.name.lower() for outcome in Outcome}
-    assert set(re.findall(r'job="(\w+)"', rules)) == set(re.findall(r"job_name: (\w+)", scrape))
+    assert set(re.findall(r'\bjob="(\w+)"', rules)) == set(re.findall(r"job_name: (\w+)", scrape))
     assert re.findall(r"^ *- (\S+\.yml)$", scrape, re.MULTILINE) == ["prometheus-rules.yml"]
     alerts = re.findall(r"- alert: (\w+)", rules)
     assert alerts == re.findall(r"^\| (Ccstore\w+) \|", MONITOR, re.MULTILINE)

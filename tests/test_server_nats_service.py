@@ -192,9 +192,9 @@ async def test_a_stop_stores_what_was_received(tmp_path: Path, mock_clock: objec
 async def test_two_servers_in_a_queue_group(tmp_path: Path) -> None:
     """They share the messages: each line is in exactly one of the two stores, and both have some."""
     async with open_broker(tmp_path) as broker:
-        config = make_config(broker.url, {"hpc": "fritz"})
-        config = evolve(config, nats=evolve(config.nats, queue_group="stores"))
-        async with watch_log() as log, running(config) as one, running(config) as two:
+        configs = [make_config(broker.url, {"hpc": "fritz"}) for _ in range(2)]
+        first, second = (evolve(c, nats=evolve(c.nats, queue_group="stores")) for c in configs)
+        async with watch_log() as log, running(first) as one, running(second) as two:
             for _ in (one, two):
                 await log.wait("subscribed to 'hpc' in queue group 'stores'")
             await publish(broker, *[("hpc", lines([f"h{n}"])) for n in range(500)])

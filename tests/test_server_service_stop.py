@@ -28,9 +28,10 @@ from serving import connected
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccstore.config import Config, NatsConfig
+from ccstore.disk.files import OsDisk
 from ccstore.server import service
 from ccstore.server.nats import Client, open_client
-from ccstore.server.services import Services
+from ccstore.server.services import Services, make_services
 
 pytestmark = pytest.mark.timeout(100)
 
@@ -114,19 +115,19 @@ async def test_the_end_at_every_step(
 
     The clock stands still: whoever waited for a grace or a timeout would wait for ever.
     """
-    async with open_broker(tmp_path) as broker:
-        config = make_config(broker.url, {"hpc": "birch"})
-        async with open_client(NatsConfig(address=broker.url)) as publisher:
-            await publisher.flush()
-            await wait_all_tasks_blocked(0.01)
-            sockets, tasks = open_sockets(), trio.lowlevel.current_statistics().tasks_living
-            step, load = 0, Load(publisher)
-            while not load.is_over:
-                step, load = step + 1, Load(publisher)
-                services = await run_once(config, load, step, how)
-                check_books(services, load.acknowledged, soft=how == "stop")
-                assert open_sockets() == sockets
-                assert trio.lowlevel.current_statistics().tasks_living <= tasks
+    async with open_broker(tmp_path) as broker, open_client(NatsConfig(address=broker.url)) as publisher:
+        await publisher.flush()
+        await wait_all_tasks_blocked(0.01)
+        sockets, tasks = open_sockets(), trio.lowlevel.current_statistics().tasks_living
+        step, load = 0, Load(publisher)
+        while not load.is_over:
+            step, load = step + 1, Load(publisher)
+            config = make_config(broker.url, {"hpc": "birch"})
+            services = await run_once(config, load, step, how)
+            check_books(services, load.acknowledged, soft=how == "stop")
+            await check_disk(config, services)
+            assert open_sockets() == sockets
+            assert trio.lowlevel.current_statistics().tasks_living <= tasks
     assert step > 50
     assert trio.current_time() == 0
     assert not [line for line in logged(caplog) if "cut short" in line or "bug" in line]
@@ -141,6 +142,14 @@ def check_books(services: Services, acknowledged: list[str], *, soft: bool) -> N
     published = sum(host[0] == "n" for _, host in values)
     assert published == nats.messages if soft else published <= nats.messages
     assert nats.queued_messages == 0 or not soft
+
+
+async def check_disk(config: Config, services: Services) -> None:
+    """Check that everything that was in memory at the end is there at the next start."""
+    after = make_services(config, now=lambda: NOW, disk=OsDisk())
+    assert after.durability is not None
+    await after.durability.recover()
+    assert stored(after) == stored(services)
 
 
 async def test_a_client_that_never_reads(mock_clock: MockClock) -> None:

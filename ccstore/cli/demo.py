@@ -2,7 +2,7 @@
 
 Owns the set-up: a server with embedded defaults, a small simulated cluster that sends to it over
 HTTP like any other, and a panel that tells where to look. Invariant: it needs no file, and nobody
-on another machine can reach it.
+on another machine can reach it. What it writes lies in a temporary directory.
 
 Both run in one nursery. The cluster stops first; when what it has sent is acknowledged, the server
 does. What both have counted is compared at the end, because nothing shall get lost.
@@ -13,6 +13,7 @@ import shlex
 import socket
 import ssl
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -35,7 +36,7 @@ from ccstore.cli.publish import Publisher, open_publisher
 from ccstore.cli.simulate import SendError, duration
 from ccstore.cli.site import Site, make_site
 from ccstore.cli.warmup import compile_kernels
-from ccstore.config import DEFAULT_METRICS, Config, MainConfig
+from ccstore.config import DEFAULT_METRICS, CheckpointsConfig, Config, MainConfig, MetricStoreConfig
 from ccstore.errors import ConfigError
 from ccstore.server import service
 
@@ -49,7 +50,7 @@ Examples:
   ccstore demo --port 9000         at another port; by default 8082 or the next free one
   ccstore demo --duration 1m       ends by itself
 
-Everything stays in memory and on this machine; Ctrl-C ends it.
+What it writes is in a temporary directory, which goes with it; Ctrl-C ends it.
 """
 CLUSTER = "birch"
 HOST = "127.0.0.1"
@@ -124,10 +125,11 @@ def command(
         duration=math.inf if duration is None else duration,
     )
     site = make_site(hosts, cluster=CLUSTER, seed=seed)
-    config = make_config(port, frequency=int(interval))
-    code: ExitCode = trio.run(
-        partial(demo, config, site, schedule, console, now=time.time), strict_exception_groups=True
-    )
+    with tempfile.TemporaryDirectory(prefix="ccstore-demo-") as directory:
+        config = make_config(port, directory, frequency=int(interval))
+        code: ExitCode = trio.run(
+            partial(demo, config, site, schedule, console, now=time.time), strict_exception_groups=True
+        )
     return code
 
 
@@ -142,10 +144,15 @@ def find_port() -> int:
     raise ConfigError(f"--port: none is free (got {PORT} to {PORT + _PORTS - 1}, wanted --port with another)")
 
 
-def make_config(port: int, *, frequency: int) -> Config:
+def make_config(port: int, directory: str, *, frequency: int) -> Config:
     """Return the embedded configuration: this machine alone, the usual metrics, so many seconds apart."""
     metrics = {name: attrs.evolve(metric, frequency=frequency) for name, metric in DEFAULT_METRICS.items()}
-    return Config(main=MainConfig(addr=f"{HOST}:{port}"), metrics=metrics)
+    checkpoints = CheckpointsConfig(directory=directory)
+    return Config(
+        main=MainConfig(addr=f"{HOST}:{port}"),
+        metrics=metrics,
+        metric_store=MetricStoreConfig(checkpoints=checkpoints),
+    )
 
 
 async def demo(

@@ -31,7 +31,7 @@ Ctrl-C ends it at once. Under systemd use Type=notify.
 @click.option(
     "--cleanup-checkpoints",
     is_flag=True,
-    help="Clean up old checkpoints once, and exit; this version has none.",
+    help="Clean up old checkpoints once, and exit; not in this version.",
 )
 def command(
     config: str | None, loglevel: str, logdate: bool, dev: bool, gops: bool, cleanup_checkpoints: bool
@@ -39,7 +39,7 @@ def command(
     """Run the store: receive, keep, answer."""
     if cleanup_checkpoints:
         raise ConfigError(
-            "--cleanup-checkpoints: this version writes no checkpoints, so there are none to clean up"
+            "--cleanup-checkpoints: not in this version; a running server removes old checkpoints by itself"
         )
     configure_logging(loglevel, dates=logdate)
     loaded = load_config(config)

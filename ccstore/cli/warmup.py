@@ -17,7 +17,10 @@ once while they are built, on the kind of machine they will run on.
 
 def compile_kernels() -> None:
     """Compile all kernels, or load them from the cache; on a terminal show how far it is."""
+    import ccstore.disk.reference.wal
+    import ccstore.disk.segment
     import ccstore.memory.query
+    import ccstore.memory.saving
     import ccstore.wire.query
     import ccstore.wire.scan  # noqa: F401 -- importing these declares the kernels
     from ccstore.jit import warm_up

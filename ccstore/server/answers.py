@@ -18,10 +18,10 @@ import orjson
 from quart import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from ccstore.errors import BusyError, CcstoreError, ProtocolError, QueryError
+from ccstore.errors import BusyError, CcstoreError, ProtocolError, QueryError, UnavailableError
 from ccstore.server.auth import AuthenticationError, ForbiddenError
 
-__all__ = ["HttpError", "answer_for", "error_answer", "json_answer", "text_answer"]
+__all__ = ["HttpError", "answer_for", "error_answer", "headers_of", "json_answer", "status_of", "text_answer"]
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -35,6 +35,7 @@ STATUS_OF: tuple[tuple[type[CcstoreError], int], ...] = (
     (AuthenticationError, 401),
     (ForbiddenError, 403),
     (BusyError, 429),
+    (UnavailableError, 503),
 )
 
 # The standard library has renamed these between Python 3.12 and 3.13; clients shall not notice.
@@ -99,17 +100,25 @@ def answer_for(error: Exception) -> Response | None:
         case HTTPException() if error.code is not None:
             return error_answer(error.code, error.description or error.name)
         case CcstoreError():
-            status = next((status for kind, status in STATUS_OF if isinstance(error, kind)), None)
-            return None if status is None else error_answer(status, str(error), headers=_headers(status))
+            status = status_of(error)
+            return None if status is None else error_answer(status, str(error), headers=headers_of(status))
         case _:
             return None
 
 
-def _headers(status: int) -> dict[str, str]:
+def status_of(error: CcstoreError) -> int | None:
+    """Return the status that an error of ours has; None if no client can cause it."""
+    if isinstance(error, HttpError):
+        return error.status
+    return next((status for kind, status in STATUS_OF if isinstance(error, kind)), None)
+
+
+def headers_of(status: int) -> dict[str, str]:
+    """Return what an answer with a status tells in its head."""
     match status:
         case 401:
             return {"WWW-Authenticate": "Bearer"}
-        case 429:
+        case 429 | 503:
             return {"Retry-After": str(BUSY_RETRY)}
         case _:
             return {}

@@ -22,7 +22,7 @@ from ccstore.memory.query import Reader, count_selectors, plan
 from ccstore.memory.resample import MINIMUM_POINTS
 from ccstore.memory.store import Store
 from ccstore.model import Outcome, QueryRequest
-from ccstore.server.answers import JSON, HttpError, text_answer
+from ccstore.server.answers import JSON, HttpError, headers_of, status_of, text_answer
 from ccstore.server.auth import Permission
 from ccstore.server.http import App, body_blocks, read_body, route
 from ccstore.server.ingest import Written
@@ -70,6 +70,7 @@ def add_routes(app: App, services: Services) -> None:
 
 async def _write(services: Services) -> Response:
     limit = services.config.metric_store.limits.max_body_size_bytes
+    await services.wait_recovered()
     written = await services.intake.write_body(
         partial(body_blocks, limit_bytes=limit), default_cluster=request.args.get("cluster", "")
     )
@@ -86,8 +87,8 @@ def _complaint(written: Written) -> HttpError:
         "lines": [{"line": reject.line, "error": reject.reason} for reject in written.rejects],
     }
     if written.ended_by is not None:
-        status = written.ended_by.status if isinstance(written.ended_by, HttpError) else 400
-        return HttpError(status, str(written.ended_by), details=details)
+        status = status_of(written.ended_by) or 400
+        return HttpError(status, str(written.ended_by), headers=headers_of(status), details=details)
     # others may have filled the list before the first bad line came
     bad = (reject for reject in written.rejects if reject.outcome is Outcome.BAD_LINE)
     first = next(bad, written.rejects[0])
@@ -95,6 +96,7 @@ def _complaint(written: Written) -> HttpError:
 
 
 async def _query(services: Services) -> Response:
+    services.check_recovered()
     wanted = await _decode_body(decode_query)
     limit = services.config.main.max_query_selectors
     if limit and (count := len(wanted.queries)) > limit:  # to count their selectors could take long
@@ -109,11 +111,13 @@ async def _free(services: Services) -> Response:
     if not _INTEGER.fullmatch(cutoff):
         raise QueryError(f"to: {cutoff[:40]!r} (wanted seconds since the epoch)")
     selectors = await _decode_body(decode_selectors)
+    await services.wait_recovered()
     freed = await free_selectors(services, selectors, int(cutoff))
     return text_answer(f"buffers freed: {freed}\n")
 
 
 async def _debug(services: Services) -> Response:
+    services.check_recovered()
     parts = request.args.getlist("part") or request.args.get("selector", "").split(":")
     path = () if parts == [""] else tuple(parts)
     place = services.store.locate(path, create=False)
@@ -123,6 +127,7 @@ async def _debug(services: Services) -> Response:
 
 
 async def _check_health(services: Services) -> Response:
+    services.check_recovered()
     wanted = await _decode_body(decode_health, limit_bytes=_MAX_HEALTH_REQUEST)
     now = services.now()
     health = (

@@ -1,12 +1,12 @@
 """The way in: bytes -> samples in memory, the same for HTTP and NATS.
 
-Owns the order of the steps: scan a few thousand lines, append them, enter each in the ledger, let
-others run, go on. What was appended is visible to queries at once. At the end of a step, where others
-run, lies the seam for the log and the live streams: there the batch tells of each row whether it was
-stored, and a full log makes the sender wait.
+Owns the order of the steps: wait for room in the log, scan some lines, append them, log what was
+stored, enter each in the ledger, let others run, go on. What was appended is visible to queries at
+once; a body is answered when it is on disk. A full log makes the sender wait.
 
 Invariant: between a step of a scan and the end of the use of its batch, whose columns all scans share,
-nobody else runs. So a line is appended and entered, or neither, also if the writer is cancelled.
+nobody else runs. So a line is appended, logged and entered, or nothing of this, also if the writer
+is cancelled.
 """
 
 import itertools
@@ -20,12 +20,13 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from ccstore.config import LimitsConfig
-from ccstore.errors import CcstoreError, ProtocolError
+from ccstore.errors import BusyError, CcstoreError, ProtocolError, UnavailableError
 from ccstore.memory.store import Store
 from ccstore.model import Outcome
 from ccstore.server.answers import HttpError
 from ccstore.server.body import BodyBlocks
 from ccstore.server.ledger import Counts, Ledger, count_outcomes
+from ccstore.server.wal import PATIENCE, Log
 from ccstore.wire.nats_message import Messages
 from ccstore.wire.scan import MAX_REJECTS, Reject, Scan, Scanner
 
@@ -42,6 +43,8 @@ _REJECTED = [Outcome.BAD_LINE, Outcome.REFUSED_COMPONENT, Outcome.LIMIT]
 class Written:
     """What became of a message."""
 
+    reached: list[int]
+    """Of each shard of the log, the position behind what was stored."""
     counts: Counts = field(factory=lambda: np.zeros(len(Outcome), np.int64))
     rejects: list[Reject] = field(factory=list)
     """The first lines that were not stored for a reason of their own; at most MAX_REJECTS."""
@@ -69,6 +72,7 @@ class Written:
         """Add what became of a later part of the message."""
         before = self.lines
         self.counts += other.counts
+        self.reached = [max(pair) for pair in zip(self.reached, other.reached, strict=True)]
         for reject in other.rejects[: MAX_REJECTS - len(self.rejects)]:
             self.rejects.append(Reject(reject.message, before + reject.line, reject.outcome, reject.reason))
 
@@ -78,11 +82,13 @@ class Intake:
 
     now: tells the wall clock in whole seconds; a line without a time gets what it told when its
         message began.
+    wal: where what is stored is logged; None if it lives in memory alone.
+    waits: whether a body is answered only when it is on disk.
     """
 
     def __init__(
         self, store: Store, scanner: Scanner, ledger: Ledger, *, limits: LimitsConfig,
-        future_bound: float, now: Callable[[], int],
+        future_bound: float, now: Callable[[], int], wal: Log | None = None, waits: bool = True,
     ) -> None:  # fmt: skip
         self.store = store
         self.scanner = scanner
@@ -92,6 +98,8 @@ class Intake:
         """Bodies that were not written to their end: too large, or nothing came for too long."""
         self.cut_bodies = 0
         """Bodies whose sender left in the middle."""
+        self._wal = wal
+        self._waits = waits
         self._future_bound = int(future_bound)
         self._allowance = _Allowance(limits.new_series_per_second)
         self._quiet_until = -math.inf
@@ -107,14 +115,22 @@ class Intake:
         default_cluster: str,
         now: int,
         final: bool = True,
+        patience: float = math.inf,
     ) -> Written:
-        """Write the messages data[starts[m]:stops[m]], as `Scan` takes them; enter them as from `source`."""
+        """Write the messages data[starts[m]:stops[m]], as `Scan` takes them; enter them as from `source`.
+
+        Raises BusyError if the log has no room for longer than `patience` (s); then a part is written.
+        """
         scan = Scan(self.scanner, data, starts, stops, now=now, default_cluster=default_cluster, final=final)
-        written = Written()
+        written = self._nothing()
         while not scan.done:
+            if self._wal is not None:
+                await self._wal.room(patience)
             batch, made = scan.step(allowance=self._series_allowed())
             self._allowance.spend(made)
             self.store.append(batch, latest=now + self._future_bound)
+            if self._wal is not None:
+                self._wal.put(batch, written.reached)
             counts = count_outcomes(batch)
             self.ledger.add(source, counts)
             written.counts += counts
@@ -137,16 +153,24 @@ class Intake:
         Only whole lines are written: where a body is cut or refused in the middle of a line, that line
         is not, and is not counted either. `Written.ended_by` tells what ended it early.
         """
-        written = Written()
+        written = self._nothing()
         try:
             await self._write_blocks(open_body(), written, default_cluster)
         except ProtocolError as error:
             self.cut_bodies += 1
             written.ended_by = error
-        except HttpError as error:
+        except (HttpError, BusyError) as error:
             self.refused_bodies += 1
             written.ended_by = error
+        if self._wal is not None and self._waits:
+            try:
+                await self._wal.durable(written.reached)
+            except UnavailableError as error:
+                written.ended_by = error
         return written
+
+    def _nothing(self) -> Written:
+        return Written([0] * (len(self._wal.shards) if self._wal is not None else 0))
 
     async def _write_blocks(self, blocks: BodyBlocks, written: Written, default_cluster: str) -> None:
         now, limit, skipping = self.now(), self.scanner.max_line_bytes, False
@@ -159,7 +183,7 @@ class Intake:
                 skipping = False
             part = await self.write(
                 np.frombuffer(block.data, np.uint8), np.array([start]), np.array([block.size]),
-                source="http", default_cluster=default_cluster, now=now, final=block.last,
+                source="http", default_cluster=default_cluster, now=now, final=block.last, patience=PATIENCE,
             )  # fmt: skip
             written.add(part)
             rest = block.size - part.position
@@ -171,7 +195,8 @@ class Intake:
     def _refuse_line(self) -> Written:
         """Enter a line that is longer than a line may be, before its end has come."""
         reason = f"line of more than {self.scanner.max_line_bytes} bytes"
-        refused = Written(rejects=[Reject(0, 1, Outcome.LIMIT, reason)])
+        refused = self._nothing()
+        refused.rejects.append(Reject(0, 1, Outcome.LIMIT, reason))
         refused.counts[Outcome.LIMIT] = 1
         self.ledger.add("http", refused.counts)
         return refused

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ccstore import __version__
+from ccstore.server.durability import Durability
 from ccstore.server.services import Services
 
 __all__ = ["CONTENT_TYPE_LATEST", "Family", "describe", "encode_metrics", "encode_stats"]
@@ -48,6 +49,8 @@ def describe(services: Services) -> Iterator[Family]:
     yield from _memory(services)
     yield from _nats(services)
     yield from _upkeep(services)
+    if services.durability is not None:
+        yield from _durability(services.durability)
     loop = services.loop
     yield _gauge("loop_hold_seconds_max", "The longest time that a task held the event loop.", loop.longest)
     yield _counter("loop_holds", "Times that a task held the event loop for more than 50 ms.", loop.held)
@@ -113,6 +116,28 @@ def _upkeep(services: Services) -> Iterator[Family]:
     yield Family("counter", "job_failures", text, [(labels, job.failures) for labels, job in jobs])
     text = "How long the last run of a periodic job took."
     yield Family("gauge", "job_seconds", text, [(labels, job.last_seconds) for labels, job in jobs])
+
+
+def _durability(durability: Durability) -> Iterator[Family]:
+    shards = durability.wal.shards
+    yield _counter("log_appended_samples", "Samples given to the log.", sum(s.appended for s in shards))
+    yield _counter("log_durable_samples", "Samples of the log on disk.", sum(s.durable for s in shards))
+    yield _counter("log_bytes", "Bytes written to the log.", sum(s.bytes for s in shards))
+    yield _counter("log_commits", "Syncs of files of the log.", sum(s.commits for s in shards))
+    yield _counter("log_failures", "Failed writes and syncs of the log.", sum(s.failures for s in shards))
+    yield _gauge("log_durable", "Whether all that is acknowledged is on disk.", not durability.wal.troubles)
+    text = "The longest time that a write to the log took, with its sync."
+    yield _gauge("log_commit_seconds_max", text, max(s.longest_commit for s in shards))
+    checkpoints, recovery = durability.checkpoints, durability.recovery
+    yield _counter("checkpoints", "Checkpoints written, one for each shard.", checkpoints.files)
+    yield _counter("checkpoint_values", "Values in them, missing ones included.", checkpoints.slots)
+    yield _counter("checkpoint_bytes", "Their size.", checkpoints.bytes)
+    yield _counter("removed_files", "Files of the log and checkpoints removed.", checkpoints.removed)
+    yield _gauge("recovery_progress", "Share of the files read at the start.", durability.progress)
+    yield _gauge("recovery_seconds", "How long that took.", recovery.seconds)
+    yield _gauge("recovery_values", "Values read from checkpoints.", recovery.slots)
+    yield _gauge("recovery_samples", "Samples read from the log.", recovery.samples)
+    yield _gauge("recovery_damages", "Places in files that could not be read.", len(recovery.damage))
 
 
 class _Described(Collector):

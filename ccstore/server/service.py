@@ -5,14 +5,18 @@ looked for in the background. Stopping follows the data: an event asks everybody
 what was received is in memory, HTTP when its requests are answered; a deadline insists.
 """
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import trio
 
 from ccstore.config import Config, split_address
+from ccstore.disk.files import OsDisk, lock_directory
 from ccstore.jit import warm_up
 from ccstore.server import api, http, nats, process, status, upkeep
 from ccstore.server.auth import Authenticator
@@ -46,14 +50,32 @@ async def run(
         process.raise_open_files()
         process.drop_privileges(main.user, main.group)
         process.keep_freed_memory()
-        services = make_services(config, used_nodes=open_provider(config))
-        app = _make_app(config, services)
+        stack.enter_context(lock_directory(Path(config.metric_store.checkpoints.directory)))
+        services = make_services(config, used_nodes=open_provider(config), disk=OsDisk())
         for warning in config.warnings:
             log.warning("%s", warning)
+        serve_http = partial(http.serve, _make_app(config, services), sockets, tls=tls)
+        deadline = await _run_tasks(services, serve_http, stop, task_status)
+        await _save(services, deadline)
+    log.info("stopped")
+
+
+async def _run_tasks(
+    services: Services,
+    serve_http: Callable[..., Awaitable[None]],
+    stop: Callable[[], Awaitable[None]],
+    task_status: trio.TaskStatus[list[str]],
+) -> float:
+    """Run all tasks until `stop` returns, and then until they have ended; return when they had to have."""
+    grace, wal = services.config.main.shutdown_grace, services.wal
+    with ExitStack() as stack:
         async with trio.open_nursery() as nursery:
-            urls = await nursery.start(partial(http.serve, app, sockets, tls=tls))
-            nursery.start_soon(_run_jobs, services)
-            intake = await _start_nats(nursery, services)
+            urls = await nursery.start(_hold_log, services, serve_http)
+            if wal is not None:
+                for shard in wal.shards:
+                    nursery.start_soon(wal.write, shard)
+            intake = trio.CancelScope()
+            nursery.start_soon(_take_in, services, nursery, intake)
             stack.enter_context(services.loop.watching())  # the start does not count
             log.info("listening on %s", ", ".join(urls))
             process.notify("READY=1", f"STATUS=listening on {', '.join(urls)}")
@@ -61,13 +83,53 @@ async def run(
             await stop()
             process.notify("STOPPING=1")
             services.stopping.set()
-            nursery.cancel_scope.deadline = trio.current_time() + main.shutdown_grace
-            if intake is not None:
-                intake.cancel()
+            deadline = nursery.cancel_scope.deadline = trio.current_time() + grace
+            intake.cancel()
     if nursery.cancel_scope.cancelled_caught:
-        log.error("stopped after main.shutdown-grace (%g s): something was cut short", main.shutdown_grace)
-    else:
-        log.info("stopped")
+        log.error("stopped after main.shutdown-grace (%g s): something was cut short", grace)
+    return deadline
+
+
+async def _take_in(services: Services, nursery: trio.Nursery, until: trio.CancelScope) -> None:
+    """Recover what is on disk, then start the periodic jobs and the intake over NATS; end that softly."""
+    with until:
+        async with trio.open_nursery() as jobs:  # which may be cut off at any moment
+            jobs.start_soon(process.feed_watchdog)
+            if services.durability is not None:
+                await services.durability.recover()
+            upkeep.start(jobs, services)
+            nats_intake = await _start_nats(nursery, services)
+            try:
+                await trio.sleep_forever()
+            finally:
+                if nats_intake is not None:
+                    nats_intake.cancel()
+
+
+async def _hold_log(
+    services: Services,
+    run_task: Callable[..., Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a task that appends to the log, which is closed when the last of them has ended."""
+    with contextlib.nullcontext() if services.wal is None else services.wal.held():
+        await run_task(task_status=task_status)
+
+
+async def _save(services: Services, deadline: float) -> None:
+    """Write the last checkpoint, as far as it gets: the log has everything."""
+    durability = services.durability
+    if durability is None or not durability.recovered.is_set():
+        return
+    with trio.move_on_at(deadline) as scope:
+        try:
+            await durability.checkpoints.save_all()
+        except* OSError as errors:
+            for error in errors.exceptions:
+                log.error("last checkpoint: %s", error)
+    if scope.cancelled_caught:
+        log.warning("last checkpoint: cut short by main.shutdown-grace; the next start reads the log instead")
 
 
 def _make_app(config: Config, services: Services) -> http.App:
@@ -90,6 +152,8 @@ async def _start_nats(nursery: trio.Nursery, services: Services) -> trio.CancelS
     for subscription in config.metric_store.nats_subscriptions:
         subjects.setdefault(subscription.subscribe_to, subscription.cluster_tag)
     intake: trio.CancelScope = await nursery.start(
+        _hold_log,
+        services,
         partial(
             nats.receive,
             config.nats,
@@ -98,15 +162,6 @@ async def _start_nats(nursery: trio.Nursery, services: Services) -> trio.CancelS
             statistics=services.nats,
             overflow="block" if config.metric_store.nats_overflow == "block" else "drop",
             budget_bytes=config.metric_store.nats_buffer_bytes,
-        )
+        ),
     )
     return intake
-
-
-async def _run_jobs(services: Services) -> None:
-    """Run what may be cut off at any moment, until the server stops."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(process.feed_watchdog)
-        upkeep.start(nursery, services)
-        await services.stopping.wait()
-        nursery.cancel_scope.cancel()

@@ -12,14 +12,17 @@ import trio
 from attrs import Factory, define
 
 from ccstore.config import Config
-from ccstore.errors import ConfigError
+from ccstore.disk.files import Disk
+from ccstore.errors import ConfigError, UnavailableError
 from ccstore.memory.retention import UsedHosts
 from ccstore.memory.store import Store
 from ccstore.server.clock import JobStatistics, wall_clock
+from ccstore.server.durability import Durability, open_directory
 from ccstore.server.ingest import Intake
 from ccstore.server.ledger import Ledger
 from ccstore.server.loopwatch import LoopWatch
 from ccstore.server.nats import NatsStatistics
+from ccstore.server.wal import Log
 from ccstore.wire.keys import KeyCache
 from ccstore.wire.scan import Scanner
 
@@ -48,6 +51,8 @@ class Services:
     nats: NatsStatistics
     used_nodes: UsedNodes | None
     """Who knows the running jobs; None if nobody does."""
+    durability: Durability | None = None
+    """What keeps samples beyond the process; None if they live in memory alone."""
     stopping: trio.Event = Factory(trio.Event)
     """Set when the server stops: finish what you do and return."""
     freeing: trio.Lock = Factory(trio.Lock)
@@ -69,13 +74,32 @@ class Services:
         return trio.current_time() - self.started
 
     @property
+    def wal(self) -> Log | None:
+        """The log, if there is one."""
+        return None if self.durability is None else self.durability.wal
+
+    def check_recovered(self) -> None:
+        """Raise UnavailableError as long as not all that was on disk is in memory."""
+        if self.durability is not None and not self.durability.recovered.is_set():
+            raise UnavailableError(self.durability.problems()[0])
+
+    async def wait_recovered(self) -> None:
+        """Wait until all that was on disk is in memory.
+
+        Raises UnavailableError if the server stops before.
+        """
+        if self.durability is not None:
+            await self.durability.settled.wait()
+            self.check_recovered()
+
+    @property
     def uses_nats(self) -> bool:
         """Whether samples are to come over NATS."""
         return bool(self.config.nats.address and self.config.metric_store.nats_subscriptions)
 
     def problems(self) -> list[str]:
         """Return why the server is not ready; nothing if it is."""
-        problems = []
+        problems = [] if self.durability is None else self.durability.problems()
         if self.uses_nats and not self.nats.is_connected:
             problems.append(f"nats: {self.nats.state}")
         if self.nats.is_dropping:
@@ -88,9 +112,16 @@ class Services:
 
 
 def make_services(
-    config: Config, *, now: Callable[[], int] = wall_clock, used_nodes: UsedNodes | None = None
+    config: Config,
+    *,
+    now: Callable[[], int] = wall_clock,
+    used_nodes: UsedNodes | None = None,
+    disk: Disk | None = None,
 ) -> Services:
-    """Wire up a server for a configuration. Raises ConfigError if the system refuses the address space."""
+    """Wire up a server for a configuration; without a disk, samples live in memory alone.
+
+    Raises ConfigError if the system refuses the address space, or the directory cannot be used.
+    """
     limits = config.metric_store.limits
     max_series = limits.max_series or _UNLIMITED_SERIES
     try:
@@ -107,10 +138,15 @@ def make_services(
         ) from error
     scanner = Scanner(keys, store, max_line_bytes=limits.max_line_length_bytes)
     ledger = Ledger()
+    durability = None if disk is None else open_directory(config, store, disk, now)
     intake = Intake(
-        store, scanner, ledger, limits=limits, future_bound=config.metric_store.future_bound, now=now
+        store, scanner, ledger, limits=limits, future_bound=config.metric_store.future_bound, now=now,
+        wal=None if durability is None else durability.wal,
+        waits=config.metric_store.wal.ack == "disk",
+    )  # fmt: skip
+    return Services(
+        config, now, store, keys, scanner, ledger, intake, NatsStatistics(), used_nodes, durability
     )
-    return Services(config, now, store, keys, scanner, ledger, intake, NatsStatistics(), used_nodes)
 
 
 def _room(cap: int) -> int:

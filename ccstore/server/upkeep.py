@@ -5,15 +5,21 @@ walked host by host, others run in between, and one pass at a time is under way.
 empty is removed at the end of each pass, after the key cache has forgotten it.
 """
 
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import numpy as np
 import trio
+from numpy.typing import NDArray
 
+from ccstore.errors import UnavailableError
 from ccstore.memory.retention import UsedHosts, check_interval, exceeds, plan_relief, plan_retention
+from ccstore.server.checkpoints import Backoff
 from ccstore.server.clock import JobStatistics, every
+from ccstore.server.durability import Durability
 from ccstore.server.services import Services
 
 __all__ = ["check_memory", "free_old", "free_selectors", "start"]
@@ -26,6 +32,8 @@ _IDS_AT_ONCE = 65536
 """Series whose hosts are looked up without a break: a millisecond or two."""
 _LONGEST_INTERVAL = 3600.0
 """Seconds between two passes of the retention at most; half of the retention may be a day."""
+_FIRST_CHECKPOINT = 60.0
+"""Seconds until the first checkpoint if the log had to be read at the start."""
 _WITHOUT_RETENTION = 48 * 3600
 """Seconds of samples that the shares of the memory cap are taken of, if everything is kept."""
 
@@ -37,6 +45,8 @@ def start(nursery: trio.Nursery, services: Services) -> None:
     if store.retention_in_memory > 0:
         interval = min(store.retention_in_memory / 2, _LONGEST_INTERVAL)
         _start(nursery, services, "retention", lambda: interval, free_old)
+    if services.durability is not None:
+        _start_saving(nursery, services, services.durability)
     if cap:
         _start(nursery, services, "memory", lambda: check_interval(_bytes_used(services), cap), check_memory)
 
@@ -52,11 +62,21 @@ def _start(
     nursery.start_soon(partial(every, interval, partial(job, services), name=name, statistics=statistics))
 
 
+def _start_saving(nursery: trio.Nursery, services: Services, durability: Durability) -> None:
+    interval = services.config.metric_store.checkpoint_interval
+    # what the log had to replay is not replayed again and again if the server is ended again and again
+    first = min(_FIRST_CHECKPOINT, interval) if durability.recovery.unclean else interval
+    waits = itertools.chain([first], itertools.repeat(interval))
+    checkpoints = durability.checkpoints
+    _start(nursery, services, "checkpoint", lambda: next(waits), lambda _: checkpoints.save_all())
+    _start(nursery, services, "log", Backoff(durability.wal), lambda _: checkpoints.end_trouble())
+
+
 async def free_old(services: Services) -> None:
     """Free what is older than the retention, except on hosts with running jobs."""
     now, retention = services.now(), int(services.config.metric_store.retention_in_memory)
     used = await _used_hosts(services, now - retention)
-    async with services.freeing:
+    async with _freeing(services):
         hosts = _hosts(services)
         release = plan_retention(hosts, used, now=now, retention=retention)
         if release is None:
@@ -64,6 +84,8 @@ async def free_old(services: Services) -> None:
         services.excluded_hosts = len(hosts) - len(release.hosts)
         freed = await _free(services, release.hosts, release.cutoff)
         await _prune(services)
+    if services.durability is not None and services.config.metric_store.cleanup.mode == "delete":
+        await services.durability.checkpoints.remove_older(release.cutoff)
     log.info("retention: %d chunks before %d freed on %d hosts", freed, release.cutoff, len(release.hosts))
 
 
@@ -86,7 +108,11 @@ async def _relieve(services: Services, cap: int) -> None:
         retention = _WITHOUT_RETENTION
     now = services.now()
     used = await _used_hosts(services, now - retention)
-    async with services.freeing:
+    try:
+        await _save(services)
+    except UnavailableError as error:
+        log.error("memory: %s; only what was saved before is freed", error)
+    async with _freeing(services):
         for step in plan_relief(_hosts(services), used, now=now, retention=retention):
             before = _bytes_used(services)
             if not exceeds(before, cap):
@@ -102,13 +128,40 @@ async def _relieve(services: Services, cap: int) -> None:
 
 
 async def free_selectors(services: Services, selectors: Sequence[tuple[str, ...]], cutoff: int) -> int:
-    """Free all chunks below some paths that end before a time (s); return how many."""
-    async with services.freeing:
+    """Free all chunks below some paths that end before a time (s); return how many.
+
+    Raises UnavailableError if they cannot be saved before.
+    """
+    await _save(services)
+    async with _freeing(services):
         freed = 0
         for path in selectors:
             freed += await _free(services, _below(services, path), cutoff)
         await _prune(services)
     return freed
+
+
+@asynccontextmanager
+async def _freeing(services: Services) -> AsyncIterator[None]:
+    """Keep others from freeing, and checkpoints from being written: what is saved has to be on disk."""
+    async with services.freeing:
+        if services.durability is None:
+            yield
+        else:
+            async with services.durability.checkpoints.lock:
+                yield
+
+
+async def _save(services: Services) -> None:
+    """Write a checkpoint, because only what is in one is freed. Raises UnavailableError if the disk fails."""
+    failed: list[BaseException] = []
+    if services.durability is not None:
+        try:
+            await services.durability.checkpoints.save_all()
+        except* OSError as errors:
+            failed += errors.exceptions
+    if failed:
+        raise UnavailableError(f"checkpoints: {failed[0]}") from failed[0]
 
 
 async def _used_hosts(services: Services, before: int) -> UsedHosts | None:
@@ -131,11 +184,14 @@ def _below(services: Services, path: tuple[str, ...]) -> Sequence[tuple[str, ...
 
 
 async def _free(services: Services, paths: Iterable[tuple[str, ...]], cutoff: int) -> int:
-    """Free the chunks below each path that end before the cutoff; return how many."""
-    freed = 0
+    """Free the chunks below each path that end before the cutoff; return how many.
+
+    What has to be on disk and is in no checkpoint stays.
+    """
+    freed, saved_only = 0, services.durability is not None
     for number, path in enumerate(paths, 1):
         place = services.store.locate(path, create=False)
-        chunks = services.store.free(place, cutoff) if place >= 0 else 0
+        chunks = services.store.free(place, cutoff, saved_only=saved_only) if place >= 0 else 0
         services.freed_chunks += chunks
         freed += chunks
         if number % _HOSTS_AT_ONCE == 0:
@@ -160,7 +216,16 @@ async def _prune(services: Services) -> None:
     with services.keys.forgetting(dead) as forgetting:
         while not forgetting.step():
             await trio.lowlevel.checkpoint()
+        _forget(services, forgetting.dead, ())
         for host in sorted(hosts):
-            store.prune(host, forgetting.dead)
+            _forget(services, _NONE, store.prune(host, forgetting.dead).tolist())
             services.scanner.forget_places()
             await trio.lowlevel.checkpoint()
+
+
+_NONE = np.zeros(0, np.bool_)
+
+
+def _forget(services: Services, series: NDArray[np.bool_], places: Iterable[int]) -> None:
+    if services.durability is not None:
+        services.durability.wal.forget(series, places)

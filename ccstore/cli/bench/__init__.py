@@ -29,12 +29,19 @@ it does not. The part "nats" needs nats-server on PATH, which the package nats-s
 
 def _parts() -> Mapping[str, Callable[[int], Iterator[Row]]]:
     from ccstore.cli.bench.core import measure_ingest, measure_queries
+    from ccstore.cli.bench.durability import measure_log
     from ccstore.cli.bench.server import measure_http, measure_nats
 
-    return {"ingest": measure_ingest, "queries": measure_queries, "http": measure_http, "nats": measure_nats}
+    return {
+        "ingest": measure_ingest,
+        "queries": measure_queries,
+        "log": measure_log,
+        "http": measure_http,
+        "nats": measure_nats,
+    }
 
 
-_NAMES = ("ingest", "queries", "http", "nats")
+_NAMES = ("ingest", "queries", "log", "http", "nats")
 
 
 @click.command("bench", epilog=_EPILOG)

@@ -69,7 +69,11 @@ def _serve(site: Site, *, nats: str = "") -> Iterator[Server]:
         config: dict[str, Any] = {
             "main": {"addr": f"127.0.0.1:{port}"},
             "metrics": {m.name: {"frequency": m.frequency, "aggregation": "sum"} for m in site.metrics},
-            "metric-store": {"retention-in-memory": "48h", "memory-cap": 0},
+            "metric-store": {
+                "retention-in-memory": "48h",
+                "memory-cap": 0,
+                "checkpoints": {"directory": str(directory / "var")},
+            },
         }
         if nats:
             config["nats"] = {"address": nats}

@@ -1,0 +1,203 @@
+"""Checkpoints: what memory has and no file yet, shard by shard, while everything goes on.
+
+The log of the shard is cut first, and what is unsaved is copied afterwards, host by host. A sample that
+comes in between may be in both, the checkpoint and the log behind the cut, and that does no harm:
+replaying it gives the same. So nothing has to stand still, and the event loop is held for a
+millisecond at a time.
+
+When the log before a cut goes is up to the format. The columnar one keeps it until the *next* checkpoint is
+complete, so where one turns out to be damaged, its samples are still in the log. Where each host has
+files of its own, a host that fails keeps its log and is tried again, and no other one waits for it.
+
+Invariant: what is marked as saved is in a complete file, or on its way into one; if the way ends,
+it is unsaved again.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import trio
+from attrs import define, field
+
+from ccstore.disk.formats import CheckpointFiles, Format, Host, host_of
+from ccstore.memory.saving import Copied, Marks, copies_of_unsaved, take_back
+from ccstore.memory.store import Store
+from ccstore.server.wal import Cut, Log, Shard
+
+__all__ = ["Backoff", "Checkpoints"]
+
+log = logging.getLogger("ccstore.checkpoints")
+
+_FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
+"""Seconds between attempts to become durable again."""
+
+
+@define(eq=False)
+class Checkpoints:
+    """Writes checkpoints of the shards of a log."""
+
+    store: Store
+    wal: Log
+    format: Format
+    now: Callable[[], int]
+    files: int = 0
+    """Written since the start."""
+    slots: int = 0
+    """Slots in them."""
+    bytes: int = 0
+    removed: int = 0
+    """Files that were not needed any more: segments, and what failed checkpoints left."""
+    lock: trio.Lock = field(factory=trio.Lock)
+    """Held while files are written, and by whoever frees what is marked as saved."""
+
+    async def save_all(self) -> None:
+        """Write a checkpoint of every shard that has anything new; one that fails stops no other.
+
+        Raises the errors of those that failed, as a group. If all went well, all that the log had before is
+        in checkpoints, and what it had before the round before this one goes.
+        """
+        async with self.lock:
+            await self._round()
+
+    async def end_trouble(self) -> None:
+        """Make shards durable again whose log failed, if there are any: by a round of all of them.
+
+        Else write checkpoints of those alone whose log has become too large. Raises as `save_all` does.
+        """
+        async with self.lock:
+            if self.wal.troubles:
+                await self._round()
+            else:
+                large = [shard for shard in self.wal.shards if shard.segment.is_large]
+                _raise((await self._save_each(large)).errors)
+
+    async def _round(self) -> None:
+        saved = await self._save_each(self.wal.shards)
+        if len(saved.cuts) == len(self.wal.shards):
+            try:
+                await self._end_round(saved)
+            except OSError as error:
+                saved.errors.append(error)
+            else:
+                # Not before: until recovery knows that it has to pass over the log before the cut, what a log
+                # with a gap has of a slot would come after what a checkpoint has of it.
+                for shard, cut in saved.cuts:
+                    if shard not in saved.partly:
+                        self.wal.covered(shard, cut)
+        _raise(saved.errors)
+
+    async def _end_round(self, saved: "_Saved") -> None:
+        number = min(cut.number for _, cut in saved.cuts)
+        removed, left = await trio.to_thread.run_sync(self.format.end_round, number, saved.failed)
+        self.removed += removed
+        for error in left:
+            log.warning("checkpoints: a file cannot be removed: %s", error)
+
+    async def _save_each(self, shards: Sequence[Shard]) -> "_Saved":
+        """Write a checkpoint of each of some shards; one that fails stops no other."""
+        saved = _Saved()
+        for shard in shards:
+            try:
+                cut, failures = await self._save(shard)
+            except OSError as error:
+                saved.errors.append(error)
+                continue
+            saved.cuts.append((shard, cut))
+            if failures:
+                saved.partly.append(shard)
+                saved.failed |= failures.keys()
+                saved.errors += failures.values()
+        return saved
+
+    async def _save(self, shard: Shard) -> tuple[Cut, dict[Host, OSError]]:
+        """Write a checkpoint of a shard, if there is anything new; return where, and which hosts failed.
+
+        Raises OSError if it failed as a whole.
+        """
+        cut = await self.wal.cut(shard)
+        file = await trio.to_thread.run_sync(self.format.checkpoint, shard.number, cut.number, self.now())
+        marks: list[Marks] = []
+        failures: dict[Host, OSError] = {}
+        try:
+            for copied in self._copies(shard):
+                marks.append(copied.marks)
+                if error := await self._add(file, copied):
+                    failures[host_of(copied.names)] = error
+                    take_back(self.store, copied.marks)
+                if self.format.by_hosts:
+                    marks.clear()  # it is complete, or taken back
+            await trio.to_thread.run_sync(file.finish)
+        except BaseException:
+            for mark in marks:
+                take_back(self.store, mark)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(file.abandon)
+            raise
+        self._count(shard, file)
+        return cut, failures
+
+    async def _add(self, file: CheckpointFiles, copied: Copied) -> OSError | None:
+        """Write a copy; return the error if it is one of its host alone, and raise it otherwise."""
+        try:
+            await trio.to_thread.run_sync(file.add, copied.names, copied.runs)
+        except OSError as error:
+            if not self.format.by_hosts:
+                raise
+            return error
+        return None
+
+    def _count(self, shard: Shard, file: CheckpointFiles) -> None:
+        self.files += file.values > 0
+        self.slots += file.values
+        self.bytes += file.bytes
+        if file.values:
+            log.info("checkpoint: shard %d: %d values in %d bytes", shard.number, file.values, file.bytes)
+
+    async def remove_older(self, cutoff: int) -> None:
+        """Remove checkpoints all of whose values are older than a time (s). Raises OSError."""
+        async with self.lock:
+            self.removed += await trio.to_thread.run_sync(self.format.remove_older, cutoff)
+
+    def _copies(self, shard: Shard) -> Iterator[Copied]:
+        """Copy what is unsaved of the hosts of a shard, each one for itself if it has files of its own."""
+        hosts = self._hosts(shard)
+        if not self.format.by_hosts:
+            return copies_of_unsaved(self.store, hosts)
+        return itertools.chain.from_iterable(copies_of_unsaved(self.store, [host]) for host in hosts)
+
+    def _hosts(self, shard: Shard) -> Iterator[int]:
+        """Yield the places of a shard's hosts; those that were pruned meanwhile may be anything by now."""
+        for _, _, place in self.store.index.hosts():
+            if self.store.columns.places["host"][place] == place and self.wal.has(shard, place):
+                yield place
+
+
+@define
+class _Saved:
+    """What became of checkpoints of some shards."""
+
+    cuts: list[tuple[Shard, Cut]] = field(factory=list)
+    """Of those that have one."""
+    partly: list[Shard] = field(factory=list)
+    """Those of them of which some hosts failed."""
+    failed: set[Host] = field(factory=set)
+    errors: list[OSError] = field(factory=list)
+
+
+def _raise(errors: Sequence[OSError]) -> None:
+    if errors:
+        raise ExceptionGroup("checkpoints: some failed", errors)
+
+
+class Backoff:
+    """How long to wait until the next attempt to end trouble: longer and longer while there is any."""
+
+    def __init__(self, wal: Log) -> None:
+        self._wal = wal
+        self._wait = _FIRST_RETRY
+
+    def __call__(self) -> float:
+        """Return the seconds to wait."""
+        self._wait = min(2 * self._wait, _LAST_RETRY) if self._wal.troubles else _FIRST_RETRY
+        return self._wait

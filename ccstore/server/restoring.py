@@ -1,0 +1,168 @@
+"""Putting back into memory what was on disk, whatever format it was in.
+
+Works on the event loop, in steps of a millisecond or two: others run in between. Never touches a
+file: who reads one hands over names, runs and samples.
+
+Invariant: a run that was put back is saved, a sample is not; and each slot and sample is counted in the
+report, as taken, unknown or refused.
+"""
+
+import numpy as np
+import trio
+from attrs import define, field
+from numpy.typing import NDArray
+
+from ccstore.memory.layout import FRESH, Pool
+from ccstore.memory.naming import Resolver
+from ccstore.memory.saving import Marks, restore, samples_of, take_back
+from ccstore.memory.store import Store
+from ccstore.model import Batch, Outcome, Runs, Samples
+
+__all__ = ["Recovery", "Restorer"]
+
+_SAMPLES_AT_ONCE = 1 << 15
+"""Samples that are written without a break: a millisecond."""
+_SLOTS_AT_ONCE = 1 << 18
+"""Slots that are put back without a break: a millisecond."""
+_CHUNKS_AT_ONCE = 1 << 18
+_ANY_TIME = 2**60
+"""Nothing on disk is refused for being in the future: it was accepted once."""
+
+
+@define(eq=False)
+class Recovery:
+    """How far recovery is, and what it found."""
+
+    running: bool = False
+    files: int = 0
+    """To be read."""
+    files_read: int = 0
+    files_skipped: int = 0
+    """Older than the retention, or in checkpoints."""
+    bytes: int = 0
+    bytes_read: int = 0
+    slots: int = 0
+    """Taken from checkpoints."""
+    samples: int = 0
+    """Taken from the log."""
+    unknown: int = 0
+    """Slots and samples of metrics that are not configured any more, or for which there is no room."""
+    refused: int = 0
+    """Samples that memory did not take: another one lies there, or memory is full."""
+    torn_bytes: int = 0
+    """At the ends of segments: what was being written when the server was ended."""
+    damage: list[str] = field(factory=list)
+    """What could not be read, in the order of files."""
+    strange: list[str] = field(factory=list)
+    """What lies between the files and is none of them; it is left alone."""
+    unclean: bool = False
+    """Whether the server was ended before it had stopped."""
+    seconds: float = 0.0
+
+    @property
+    def progress(self) -> float:
+        """Return the share of bytes read, 0 to 1."""
+        if not self.bytes:
+            return 0.0 if self.running else 1.0
+        return min(1.0, self.bytes_read / self.bytes)
+
+
+class Restorer:
+    """Puts back what files hold, and counts it in a report."""
+
+    def __init__(self, store: Store, report: Recovery) -> None:
+        self._store = store
+        self._report = report
+
+    async def restore(self, resolver: Resolver, runs: Runs) -> None:
+        """Put runs back: on their own grid if they fit, else as samples."""
+        ends = np.cumsum(runs.counts, dtype=np.int64)
+        first = 0
+        while first < len(ends):
+            begin = int(ends[first] - runs.counts[first])
+            stop = max(int(np.searchsorted(ends, begin + _SLOTS_AT_ONCE, "right")), first + 1)
+            rows, values = slice(first, stop), runs.values[begin : int(ends[stop - 1])]
+            part = Runs(runs.numbers[rows], runs.starts[rows], runs.firsts[rows], runs.counts[rows], values)
+            await self._restore(resolver, part)
+            first = stop
+            await trio.lowlevel.checkpoint()
+        self._report.slots += len(runs.values)
+
+    async def _restore(self, resolver: Resolver, runs: Runs) -> None:
+        series, before = resolver.series[runs.numbers], resolver.frequencies[runs.numbers]
+        metrics = self._store.columns.series["metric"][np.maximum(series, 0)]
+        now = self._store.columns.frequency[metrics]
+        known = series >= 0
+        placed = restore(self._store, np.where(before == now, series, -1), runs)
+        self._report.unknown += int(runs.counts[~known].sum())
+        rest = known & ~placed
+        if rest.any():
+            chosen = np.repeat(rest, runs.counts)
+            left = Runs(
+                series[rest], runs.starts[rest], runs.firsts[rest], runs.counts[rest], runs.values[chosen]
+            )
+            samples = samples_of(left, before[rest], now[rest])
+            await self._append(samples.numbers, samples)
+
+    async def append(self, resolver: Resolver, samples: Samples) -> None:
+        """Write samples again."""
+        await self._append(resolver.series[samples.numbers], samples)
+        self._report.samples += len(samples.numbers)
+
+    async def _append(self, series: NDArray[np.int32], samples: Samples) -> None:
+        for start in range(0, len(series), _SAMPLES_AT_ONCE):
+            part = slice(start, start + _SAMPLES_AT_ONCE)
+            self._write(
+                series[part], Samples(samples.numbers[part], samples.times[part], samples.values[part])
+            )
+            await trio.lowlevel.checkpoint()
+
+    def _write(self, series: NDArray[np.int32], samples: Samples) -> None:
+        outcomes = self._try(series, samples)
+        self._report.unknown += int(np.count_nonzero(outcomes == Outcome.UNKNOWN_METRIC))
+        late = np.flatnonzero(outcomes == Outcome.LATE)
+        while len(late):
+            self._make_chunks(series[late], samples.times[late])
+            again = Samples(samples.numbers[late], samples.times[late], samples.values[late])
+            outcomes[late] = self._try(series[late], again)
+            left = late[outcomes[late] == Outcome.LATE]
+            if len(left) == len(late):
+                break
+            late = left
+        self._report.refused += int(np.isin(outcomes, (Outcome.LATE, Outcome.LIMIT)).sum())
+
+    def _try(self, series: NDArray[np.int32], samples: Samples) -> NDArray[np.uint8]:
+        outcomes = np.full(len(series), Outcome.UNKNOWN_METRIC, np.uint8)
+        batch = Batch(len(series), series, samples.times, samples.values, outcomes)
+        self._store.append(batch, latest=_ANY_TIME)
+        return outcomes
+
+    def _make_chunks(self, series: NDArray[np.int32], times: NDArray[np.int64]) -> None:
+        """Make room for the first late sample of each series.
+
+        They were not late when they came: what lies behind them now had been freed then.
+        """
+        order = np.lexsort((times, series))
+        _, firsts = np.unique(series[order], return_index=True)
+        chosen = order[firsts]
+        frequencies = self._store.columns.frequency[self._store.columns.series["metric"][series[chosen]]]
+        count = len(chosen)
+        runs = Runs(
+            numbers=np.arange(count, dtype=np.int32),
+            starts=times[chosen] - frequencies // 2,
+            firsts=np.zeros(count, np.int32),
+            counts=np.ones(count, np.int32),
+            values=np.full(count, np.nan, np.float32),
+        )
+        restore(self._store, series[chosen], runs)
+
+    async def forget_saved(self) -> None:
+        """Mark all that was put back as unsaved, so that the next checkpoint holds it.
+
+        For files in a format in which the store does not go on: they may be taken away one day.
+        """
+        for first in range(0, int(self._store.columns.pools[Pool.CHUNK, FRESH]), _CHUNKS_AT_ONCE):
+            stop = min(first + _CHUNKS_AT_ONCE, int(self._store.columns.pools[Pool.CHUNK, FRESH]))
+            chunks = np.arange(first, stop, dtype=np.int32)
+            take_back(self._store, Marks(chunks, np.zeros(len(chunks), np.int32)))
+            await trio.lowlevel.checkpoint()
