@@ -360,3 +360,17 @@ def test_a_config_without_arguments_is_the_one_without_a_file():
         loaded.metric_store,
         loaded.nats,
     )
+
+
+@pytest.mark.parametrize("name", ["", "m" * 256, "\u00e4" * 128, "a\nb", "a\0b"], ids=ascii)
+def test_names_that_no_metric_may_have(name):
+    """A name has to fit into the files of the log, and be fit to be read."""
+    document = {**SMALL, "metrics": {name: {"frequency": 60, "aggregation": None}}}
+    (problem,) = problems(document)
+    assert problem == f"metrics.{name[:20]!a}: not a name for a metric (wanted 1 to 255 printable bytes)"
+
+
+@pytest.mark.parametrize("name", ["m" * 255, "\u00e4" * 127, "a b"], ids=ascii)
+def test_names_that_a_metric_may_have(name):
+    """Everything else is a name, also one with a space, which a line can hold behind a backslash."""
+    assert list(load({**SMALL, "metrics": {name: {"frequency": 60, "aggregation": None}}}).metrics) == [name]

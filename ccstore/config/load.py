@@ -147,8 +147,11 @@ def _read_metrics(reader: Reader, raw: Any, warnings: list[str]) -> Mapping[str,
         return {}
     metrics = {}
     for name, value in raw.items():
-        if not 0 < len(name.encode()) <= 65535:
-            reader.complain(f"metrics.{name[:20]}", "not a name for a metric (wanted 1 to 65535 bytes)")
+        if not 0 < len(name.encode(errors="replace")) <= 255 or not name.isprintable():
+            reader.complain(
+                f"metrics.{name[:20]!a}", "not a name for a metric (wanted 1 to 255 printable bytes)"
+            )
+            continue
         entry = reader.section(MetricEntry, value, f"metrics.{name}")
         try:
             aggregation = Aggregation(entry.aggregation)
