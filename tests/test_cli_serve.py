@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,9 +79,9 @@ def test_a_signal_stops_it_softly(tmp_path: Path, number: signal.Signals) -> Non
         process.send_signal(number)
         _, rest = process.communicate()
         assert process.returncode == 0
-        assert rest.splitlines() == [
-            f"<6>[INFO]     stopping on {number.name}", "<6>[INFO]     stopped",
-        ]  # fmt: skip
+        first, *checkpoints, last = rest.splitlines()
+        assert (first, last) == (f"<6>[INFO]     stopping on {number.name}", "<6>[INFO]     stopped")
+        assert [line[:30] for line in checkpoints] == ["<6>[INFO]     checkpoint: shard"[:30]]
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
@@ -128,14 +129,14 @@ def test_systemd(tmp_path: Path) -> None:
 
 
 def test_without_any_configuration(tmp_path: Path) -> None:
-    """In an empty directory it says that everything has its default, and writes nothing there."""
+    """In an empty directory it says that everything has its default, and keeps its files in ./var."""
     with started(tmp_path, "serve", "--loglevel", "info") as process:
         assert read_until(process, r"^<4>\[WARNING\]  \./config\.json: no such file")
         seen = read_until(process, r"listening on (http\S+)$|cannot listen on 127\.0\.0\.1:8082")
         assert seen[1] in ("http://127.0.0.1:8082", None)  # somebody else may have the port
         process.terminate()
         process.communicate()
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"var"}
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,15 @@ def test_privileges_are_dropped(tmp_path: Path, certificate: ssl.SSLContext) -> 
                 continue
             break
     main = TLS | {"addr": f"127.0.0.1:{port}", "user": "nobody"}
-    config = write_config(tmp_path, main=main, **{"metric-store": STORE})
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+        store = STORE | {"checkpoints": {"directory": directory}}
+        check_privileges(tmp_path, write_config(tmp_path, main=main, **{"metric-store": store}), certificate)
+
+
+def check_privileges(tmp_path: Path, config: Path, certificate: ssl.SSLContext) -> None:
+    """Start a server that becomes nobody, look who it is, and stop it."""
+    nobody = pwd.getpwnam("nobody")
     with started(tmp_path, "serve", "--config", str(config), "--loglevel", "info") as process:
         url = wait_url(process)
         status = Path(f"/proc/{process.pid}/status").read_text()

@@ -144,9 +144,12 @@ def make_services(
         wal=None if durability is None else durability.wal,
         waits=config.metric_store.wal.ack == "disk",
     )  # fmt: skip
-    return Services(
+    services = Services(
         config, now, store, keys, scanner, ledger, intake, NatsStatistics(), used_nodes, durability
     )
+    if services.uses_nats:
+        services.nats.enter("connecting")  # as soon as what is on disk is in memory
+    return services
 
 
 def _room(cap: int) -> int:
