@@ -9,8 +9,8 @@ A writer takes all that waits, writes it, syncs once, and acknowledges it (group
 meanwhile joins the next. Full means that senders wait; nothing is ever dropped.
 
 Trouble: a failed write or sync is never tried again on the same file. The shard stops being durable;
-what comes goes on into memory, and acknowledgements are refused. A checkpoint of the shard, into
-which all of memory goes, makes it durable again (`checkpoints`).
+what comes goes on into memory, and acknowledgements are refused. A round of checkpoints, into which
+goes all that memory has, makes it durable again (`checkpoints`).
 
 Invariant: of each shard, appended = durable + waiting, in samples; both counters only grow.
 """
