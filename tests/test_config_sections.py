@@ -313,15 +313,6 @@ def test_the_default_checkpoint_interval_depends_on_format_and_retention():
     assert interval("columnar", 0) == 1 * HOURS
 
 
-def test_workers_depend_on_the_processors_unless_configured(monkeypatch):
-    """Zero and less: half of the processors and one, at most 10; never zero threads."""
-    for processors, workers in ((1, 1), (2, 2), (8, 5), (64, 10), (None, 1)):
-        monkeypatch.setattr(sections.os, "cpu_count", lambda found=processors: found)
-        assert MetricStoreConfig(num_workers=0).workers == workers
-        assert MetricStoreConfig(num_workers=-3).workers == workers
-    assert MetricStoreConfig(num_workers=3).workers == 3
-
-
 @pytest.mark.parametrize(
     ("address", "expected"),
     [

@@ -273,7 +273,7 @@ def test_what_can_be_read_is_converted(tmp_path: Path) -> None:
     assert read_all(tmp_path / "target") == {first: 1.0, third: 3.0}
     (problem,) = result.problems
     assert problem.startswith(f"{path}: byte 36: payload checksum mismatch (")
-    assert problem.endswith(" bytes, 2 values lost)")
+    assert problem.endswith(" bytes, 2 samples lost)")
 
 
 @pytest.mark.parametrize("to", FORMATS)

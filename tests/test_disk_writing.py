@@ -132,7 +132,7 @@ def test_a_checkpoint_has_its_blocks_and_their_sum():
     assert [plain(block) for block in reader] == [plain(block) for block in CHECKPOINT_CONTENT]
     assert reader.head == Head(Kind.CHECKPOINT, shard=3, number=18, created=START)
     wanted = Summary(blocks=2, series=3, runs=3, values=6, start=START - 30, stop=START + 15_345)
-    assert reader.summary == read_summary(data) == file.summary == wanted
+    assert reader.summary == read_summary(data) == wanted
     assert list(disk.durable) == [layout.checkpoint_path(SHARD, 18)]
 
 
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_nothing_is_no_file():
     file = CheckpointFile(disk, layout.checkpoint_path(SHARD, 18), shard=3, number=18, created=START)
     file.finish()
     file.abandon()
-    assert (disk.operations, file.bytes, file.summary.values) == (0, 0, 0)
+    assert (disk.operations, file.bytes, file.values) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("failing", ["close", "create", "replace", "sync", "write"])

@@ -10,7 +10,6 @@ sizes, whose unit is part of our name but not of the file's.
 """
 
 # ruff: noqa: RUF009 - `section` declares an attrs field, as `attrs.field` does; nothing is shared
-import os
 from collections.abc import Mapping
 
 import attrs
@@ -247,7 +246,7 @@ class MetricStoreConfig:
     )
     """0 = no cap."""
     num_workers: int = key(0, integer())
-    """As configured; `workers` is the number to use."""
+    """Accepted for the reference store's sake."""
     checkpoints: CheckpointsConfig = section(CheckpointsConfig)
     checkpoint_interval: float = key(attrs.Factory(_checkpoint_interval, takes_self=True), POSITIVE_DURATION)
     """Seconds; by default 1 h (columnar) or 12 h, but never longer than the retention."""
@@ -263,11 +262,6 @@ class MetricStoreConfig:
     wal: WalConfig = section(WalConfig, origin="ccstore")
     shards: int = key(0, integer(0), origin="ccstore")
     """0 = chosen by the server."""
-
-    @property
-    def workers(self) -> int:
-        """Threads for work on files: `num_workers`, or half of the processors and one, at most 10."""
-        return self.num_workers if self.num_workers > 0 else min((os.cpu_count() or 1) // 2 + 1, 10)
 
 
 @frozen

@@ -44,7 +44,9 @@ def join_runs(parts: Sequence[Runs]) -> Runs:
 
 
 def join_samples(parts: Sequence[Samples]) -> Samples:
-    """Return samples one after the other."""
+    """Return samples one after the other; those of a single part as they are."""
+    if len(parts) == 1:
+        return parts[0]
     columns = zip(*((p.numbers, p.times, p.values) for p in (_NO_SAMPLES, *parts)), strict=True)
     return Samples(*map(np.concatenate, columns))
 

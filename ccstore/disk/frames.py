@@ -102,6 +102,10 @@ class Damage:
     """How many samples were lost with them; None if that cannot be known."""
     reason: str
 
+    def __str__(self) -> str:
+        lost = "an unknown number of" if self.samples is None else str(self.samples)
+        return f"byte {self.offset}: {self.reason} ({self.size} bytes, {lost} samples lost)"
+
 
 @frozen
 class Frame:

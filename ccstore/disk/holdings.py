@@ -23,7 +23,6 @@ from ccstore.disk import layout
 from ccstore.disk.contents import Content, Series, open_file
 from ccstore.disk.files import OsDisk
 from ccstore.disk.folding import fold, join_runs, join_samples, pick_runs, pick_samples
-from ccstore.disk.frames import Damage
 from ccstore.disk.layout import ColumnarFile
 from ccstore.disk.reference.directory import HostDirectory
 from ccstore.disk.verification import Found
@@ -205,7 +204,7 @@ class Holdings:
                 self.advance(content.position - read)
                 read = content.position
             if path not in self._reported:
-                self.problems += [_describe(path, damage) for damage in content.damage]
+                self.problems += [f"{path}: {damage}" for damage in content.damage]
                 if content.nameless:
                     self.problems.append(f"{path}: {content.nameless} samples of series whose names are lost")
         except CorruptionError as error:
@@ -249,11 +248,6 @@ class Holdings:
             self.problems.append(f"{'/'.join(host)}: {lost} values at impossible times are left out")
             return pick_runs(runs, np.flatnonzero(good))
         return runs
-
-
-def _describe(path: Path, damage: Damage) -> str:
-    cost = "an unknown number of" if damage.samples is None else str(damage.samples)
-    return f"{path}: byte {damage.offset}: {damage.reason} ({damage.size} bytes, {cost} values lost)"
 
 
 def _pick(part: Runs | Samples, rows: NDArray[np.int64]) -> Runs | Samples:

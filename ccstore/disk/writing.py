@@ -10,20 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-from attrs import evolve
-
 from ccstore.disk import layout
-from ccstore.disk.checkpoint import Summary, encode_block, encode_end
+from ccstore.disk.checkpoint import Encoder
 from ccstore.disk.files import Disk, File, Publication
+from ccstore.disk.folding import join_samples
 from ccstore.disk.frames import Head, Kind, encode_head
 from ccstore.disk.names import Position
 from ccstore.disk.segment import encode_names, encode_samples
 from ccstore.model import Names, Runs, Samples
 
-__all__ = ["CheckpointFile", "Segment", "join"]
-
-_NEVER = 2**62
+__all__ = ["CheckpointFile", "Segment"]
 
 
 class Segment:
@@ -53,7 +49,7 @@ class Segment:
             if names is not None:
                 parts.append(encode_names(names, position=self._named))
                 self._named = self._named.after(names)
-        parts.append(encode_samples(join([samples for _, samples in entries])))
+        parts.append(encode_samples(join_samples([samples for _, samples in entries])))
         try:
             if self._file is None:
                 parts.insert(0, encode_head(Head(Kind.SEGMENT, self._shard, self._number, self._now())))
@@ -88,26 +84,25 @@ class CheckpointFile:
         self._path = path
         self._head = Head(Kind.CHECKPOINT, shard, number, created)
         self._file: Publication | None = None
-        self.summary = Summary(0, 0, 0, 0, _NEVER, -_NEVER)
+        self._encoder = Encoder()
         self.bytes = 0
 
     @property
     def values(self) -> int:
         """Slots in it."""
-        return self.summary.values
+        return self._encoder.summary.values
 
     def add(self, names: Names, runs: Runs) -> None:
         """Write a block. Raises OSError."""
         if self._file is None:
             self._file = Publication(self._disk, self._path)
             self._write(encode_head(self._head))
-        self._write(encode_block(names, runs))
-        self.summary = _extend(self.summary, names, runs)
+        self._write(self._encoder.encode_block(names, runs))
 
     def finish(self) -> None:
         """Make the file appear, complete and synced. Raises OSError."""
         if self._file is not None:
-            self._write(encode_end(self.summary, offset=self.bytes))
+            self._write(self._encoder.encode_end())
             self._file.publish()
 
     def abandon(self) -> None:
@@ -119,28 +114,3 @@ class CheckpointFile:
         assert self._file is not None
         self._file.write(data)
         self.bytes += len(data)
-
-
-def _extend(summary: Summary, names: Names, runs: Runs) -> Summary:
-    frequencies = names.frequencies[names.series_metrics[runs.numbers]]
-    begins = runs.starts + frequencies * runs.firsts
-    return evolve(
-        summary,
-        blocks=summary.blocks + 1,
-        series=summary.series + len(names.series_places),
-        runs=summary.runs + len(runs.numbers),
-        values=summary.values + len(runs.values),
-        start=min(summary.start, int(begins.min())),
-        stop=max(summary.stop, int((begins + frequencies * runs.counts).max())),
-    )
-
-
-def join(samples: Sequence[Samples]) -> Samples:
-    """Return samples one behind the other."""
-    if len(samples) == 1:
-        return samples[0]
-    return Samples(
-        np.concatenate([s.numbers for s in samples]),
-        np.concatenate([s.times for s in samples]),
-        np.concatenate([s.values for s in samples]),
-    )

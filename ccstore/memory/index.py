@@ -113,6 +113,15 @@ class Index:
             for host, place in sorted(self.children(below).items())
         ]
 
+    def is_host(self, place: int) -> bool:
+        """Tell whether a place is that of a host."""
+        return bool(self._columns.places["host"][place] == place)
+
+    def hosts_of(self, series: NDArray[np.int64]) -> set[int]:
+        """Return the places of the hosts to which series belong, given their ids."""
+        columns = self._columns
+        return set(np.unique(columns.places["host"][columns.series["place"][series]]).tolist())
+
     def places(self, selector: Selector) -> list[int]:
         """Return the places that a selector's path leads to.
 

@@ -165,11 +165,10 @@ class Resolver:
         self._places: list[int] = []
         self._depths: list[int] = []
         self._metrics = np.empty(0, np.int32)
-        self.series = np.empty(0, np.int32)
-        """int32[n]: id of the n-th series that the file named, -1 for none."""
-        self.frequencies = np.empty(0, np.int64)
-        """int64[n]: seconds, as they were when the file was written."""
         self._frequencies = np.empty(0, np.int64)
+        self._named = 0
+        self._series = np.empty(1024, np.int32)  # grows by doubling, as do its frequencies
+        self._of_series = np.empty(1024, np.int64)
 
     def take(self, names: Names) -> None:
         """Take the next names of the file."""
@@ -184,9 +183,25 @@ class Resolver:
         self._enlist(names.series_places, names.series_metrics)
 
     def _enlist(self, at_places: NDArray[np.int32], of_metrics: NDArray[np.int32]) -> None:
-        places, metrics = np.array(self._places, np.int32)[at_places], self._metrics[of_metrics]
+        # not all places at once: a log names them in thousands of small pieces
+        places = np.array([self._places[place] for place in at_places.tolist()], np.int32)
+        metrics = self._metrics[of_metrics]
         good = (places >= 0) & (metrics >= 0)
         ids = np.full(len(places), -1, np.int32)
         ids[good], _ = self._store.enlist(places[good], metrics[good], allowance=int(good.sum()))
-        self.series = np.concatenate([self.series, ids])
-        self.frequencies = np.concatenate([self.frequencies, self._frequencies[of_metrics]])
+        start, stop = self._named, self._named + len(ids)
+        if stop > len(self._series):
+            self._series = np.resize(self._series, 2 * stop)
+            self._of_series = np.resize(self._of_series, 2 * stop)
+        self._series[start:stop], self._of_series[start:stop] = ids, self._frequencies[of_metrics]
+        self._named = stop
+
+    @property
+    def series(self) -> NDArray[np.int32]:
+        """int32[n]: id of the n-th series that the file named, -1 for none."""
+        return self._series[: self._named]
+
+    @property
+    def frequencies(self) -> NDArray[np.int64]:
+        """int64[n]: seconds of the n-th series, as they were when the file was written."""
+        return self._of_series[: self._named]

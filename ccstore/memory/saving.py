@@ -15,14 +15,26 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ccstore.memory.kernels import save
+from ccstore.memory.layout import FRESH, Pool
 from ccstore.memory.naming import name_series
 from ccstore.memory.store import Store
 from ccstore.model import Names, Runs, Samples
 
-__all__ = ["Copied", "Marks", "copies_of_unsaved", "count_unsaved", "restore", "samples_of", "take_back"]
+__all__ = [
+    "Copied",
+    "Marks",
+    "copies_of_unsaved",
+    "count_unsaved",
+    "make_room",
+    "mark_all_unsaved",
+    "restore",
+    "samples_of",
+    "take_back",
+]
 
 _SLOTS_AT_ONCE = 1 << 16
 """Slots that are copied without a break: a millisecond."""
+_CHUNKS_AT_ONCE = 1 << 18
 
 
 @frozen
@@ -98,6 +110,16 @@ def take_back(store: Store, marks: Marks) -> None:
     save.mark_unsaved(store.columns, marks.chunks, marks.firsts)
 
 
+def mark_all_unsaved(store: Store) -> Iterator[None]:
+    """Note that no file holds anything, in steps of a millisecond."""
+    first = 0
+    while first < (stop := min(first + _CHUNKS_AT_ONCE, int(store.columns.pools[Pool.CHUNK, FRESH]))):
+        chunks = np.arange(first, stop, dtype=np.int32)
+        take_back(store, Marks(chunks, np.zeros(len(chunks), np.int32)))
+        yield
+        first = stop
+
+
 def restore(store: Store, series: NDArray[np.int32], runs: Runs) -> NDArray[np.bool_]:
     """Put runs of a checkpoint back, as saved slots on their own grid.
 
@@ -107,6 +129,25 @@ def restore(store: Store, series: NDArray[np.int32], runs: Runs) -> NDArray[np.b
     placed = np.empty(len(series), np.bool_)
     save.restore(store.columns, series, runs.starts, runs.firsts, runs.counts, runs.values, placed)
     return placed
+
+
+def make_room(store: Store, series: NDArray[np.int32], times: NDArray[np.int64]) -> None:
+    """Make a chunk for the first of these samples of each series, where other samples leave room for it.
+
+    For samples that were accepted once and would be late now, because what lay behind them then was freed.
+    """
+    order = np.lexsort((times, series))
+    _, firsts = np.unique(series[order], return_index=True)
+    chosen = order[firsts]
+    count = len(chosen)
+    runs = Runs(
+        numbers=np.arange(count, dtype=np.int32),
+        starts=times[chosen] - store.frequencies(series[chosen]) // 2,
+        firsts=np.zeros(count, np.int32),
+        counts=np.ones(count, np.int32),
+        values=np.full(count, np.nan, np.float32),
+    )
+    restore(store, series[chosen], runs)
 
 
 def samples_of(runs: Runs, before: NDArray[np.int64], now: NDArray[np.int64]) -> Samples:

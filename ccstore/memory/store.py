@@ -147,6 +147,11 @@ class Store:
         """
         return self.index.select([selector], [metric], room=1)[0]
 
+    def frequencies(self, series: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return int64[n]: the seconds between two samples of each of some series."""
+        frequencies: NDArray[np.int64] = self.columns.frequency[self.columns.series["metric"][series]]
+        return frequencies
+
     def hosts(self, cluster: str) -> list[str]:
         """Return the names of the hosts of a cluster that have data, sorted."""
         return list(self.index.visible(self.index.locate((cluster,))))

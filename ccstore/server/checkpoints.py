@@ -169,7 +169,7 @@ class Checkpoints:
     def _hosts(self, shard: Shard) -> Iterator[int]:
         """Yield the places of a shard's hosts; those that were pruned meanwhile may be anything by now."""
         for _, _, place in self.store.index.hosts():
-            if self.store.columns.places["host"][place] == place and self.wal.has(shard, place):
+            if self.store.index.is_host(place) and self.wal.has(shard, place):
                 yield place
 
 

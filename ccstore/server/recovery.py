@@ -166,9 +166,6 @@ class _Loader:
     def _note(self, file: ColumnarFile, damage: Iterable[Damage]) -> None:
         """Enter what is damaged in a file, and that it was read."""
         for found in damage:
-            lost = "an unknown number of" if found.samples is None else str(found.samples)
-            self._blame(
-                f"{file.path}: byte {found.offset}: {found.reason} ({found.size} bytes, {lost} samples)"
-            )
+            self._blame(f"{file.path}: {found}")
         self._report.files_read += 1
         self._report.bytes_read += file.size

@@ -12,9 +12,8 @@ import trio
 from attrs import define, field
 from numpy.typing import NDArray
 
-from ccstore.memory.layout import FRESH, Pool
 from ccstore.memory.naming import Resolver
-from ccstore.memory.saving import Marks, restore, samples_of, take_back
+from ccstore.memory.saving import make_room, mark_all_unsaved, restore, samples_of
 from ccstore.memory.store import Store
 from ccstore.model import Batch, Outcome, Runs, Samples
 
@@ -24,7 +23,6 @@ _SAMPLES_AT_ONCE = 1 << 15
 """Samples that are written without a break: a millisecond."""
 _SLOTS_AT_ONCE = 1 << 18
 """Slots that are put back without a break: a millisecond."""
-_CHUNKS_AT_ONCE = 1 << 18
 _ANY_TIME = 2**60
 """Nothing on disk is refused for being in the future: it was accepted once."""
 
@@ -90,8 +88,7 @@ class Restorer:
 
     async def _restore(self, resolver: Resolver, runs: Runs) -> None:
         series, before = resolver.series[runs.numbers], resolver.frequencies[runs.numbers]
-        metrics = self._store.columns.series["metric"][np.maximum(series, 0)]
-        now = self._store.columns.frequency[metrics]
+        now = self._store.frequencies(np.maximum(series, 0))
         known = series >= 0
         placed = restore(self._store, np.where(before == now, series, -1), runs)
         self._report.unknown += int(runs.counts[~known].sum())
@@ -122,7 +119,7 @@ class Restorer:
         self._report.unknown += int(np.count_nonzero(outcomes == Outcome.UNKNOWN_METRIC))
         late = np.flatnonzero(outcomes == Outcome.LATE)
         while len(late):
-            self._make_chunks(series[late], samples.times[late])
+            make_room(self._store, series[late], samples.times[late])
             again = Samples(samples.numbers[late], samples.times[late], samples.values[late])
             outcomes[late] = self._try(series[late], again)
             left = late[outcomes[late] == Outcome.LATE]
@@ -137,32 +134,10 @@ class Restorer:
         self._store.append(batch, latest=_ANY_TIME)
         return outcomes
 
-    def _make_chunks(self, series: NDArray[np.int32], times: NDArray[np.int64]) -> None:
-        """Make room for the first late sample of each series.
-
-        They were not late when they came: what lies behind them now had been freed then.
-        """
-        order = np.lexsort((times, series))
-        _, firsts = np.unique(series[order], return_index=True)
-        chosen = order[firsts]
-        frequencies = self._store.columns.frequency[self._store.columns.series["metric"][series[chosen]]]
-        count = len(chosen)
-        runs = Runs(
-            numbers=np.arange(count, dtype=np.int32),
-            starts=times[chosen] - frequencies // 2,
-            firsts=np.zeros(count, np.int32),
-            counts=np.ones(count, np.int32),
-            values=np.full(count, np.nan, np.float32),
-        )
-        restore(self._store, series[chosen], runs)
-
     async def forget_saved(self) -> None:
         """Mark all that was put back as unsaved, so that the next checkpoint holds it.
 
         For files in a format in which the store does not go on: they may be taken away one day.
         """
-        for first in range(0, int(self._store.columns.pools[Pool.CHUNK, FRESH]), _CHUNKS_AT_ONCE):
-            stop = min(first + _CHUNKS_AT_ONCE, int(self._store.columns.pools[Pool.CHUNK, FRESH]))
-            chunks = np.arange(first, stop, dtype=np.int32)
-            take_back(self._store, Marks(chunks, np.zeros(len(chunks), np.int32)))
+        for _ in mark_all_unsaved(self._store):
             await trio.lowlevel.checkpoint()

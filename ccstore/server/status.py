@@ -4,9 +4,12 @@ The first two and ``/metrics`` need no token: a load balancer, systemd or Promet
 of them names a host or a value.
 """
 
+from typing import Any
+
 from quart import Response
 
 from ccstore import __version__
+from ccstore.model import Metric
 from ccstore.server.answers import json_answer, text_answer
 from ccstore.server.auth import Permission
 from ccstore.server.http import App, route
@@ -55,16 +58,7 @@ def add_routes(app: App, services: Services) -> None:
 
     @route(app, "/api/metrics", methods=["GET"], permission=Permission.READ)
     async def stored_metrics() -> Response:
-        listed = [
-            {
-                "name": metric.name,
-                "unit": metric.unit,
-                "frequency": metric.frequency,
-                "aggregation": metric.aggregation.value or None,
-            }
-            for metric in services.store.metrics
-        ]
-        return json_answer({"metrics": listed})
+        return json_answer({"metrics": [_describe(metric) for metric in services.store.metrics]})
 
     @route(app, "/api/stats", methods=["GET"], permission=Permission.READ)
     async def stats() -> Response:
@@ -73,3 +67,12 @@ def add_routes(app: App, services: Services) -> None:
     @route(app, "/metrics", methods=["GET"], permission=None)
     async def metrics() -> Response:
         return Response(encode_metrics(services), content_type=CONTENT_TYPE_LATEST)
+
+
+def _describe(metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "unit": metric.unit,
+        "frequency": metric.frequency,
+        "aggregation": metric.aggregation.value or None,
+    }

@@ -210,8 +210,7 @@ async def _prune(services: Services) -> None:
         return
     hosts: set[int] = set()
     for first in range(0, len(dead), _IDS_AT_ONCE):
-        ids = first + np.flatnonzero(dead[first : first + _IDS_AT_ONCE])
-        hosts.update(np.unique(store.columns.places["host"][store.columns.series["place"][ids]]).tolist())
+        hosts |= store.index.hosts_of(first + np.flatnonzero(dead[first : first + _IDS_AT_ONCE]))
         await trio.lowlevel.checkpoint()
     with services.keys.forgetting(dead) as forgetting:
         while not forgetting.step():

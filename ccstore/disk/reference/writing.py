@@ -25,6 +25,7 @@ from pathlib import Path
 from attrs import define
 
 from ccstore.disk.files import Disk, File
+from ccstore.disk.folding import join_samples
 from ccstore.disk.formats import Host, host_of
 from ccstore.disk.layout import ROOM
 from ccstore.disk.reference.checkpoint import Checkpoint
@@ -43,7 +44,6 @@ from ccstore.disk.reference.directory import (
 )
 from ccstore.disk.reference.reading import find_stop, publish, set_aside
 from ccstore.disk.reference.wal import FILE_MAGIC, LogEncoder
-from ccstore.disk.writing import join
 from ccstore.errors import CorruptionError
 from ccstore.model import Names, Runs, Samples
 
@@ -83,7 +83,7 @@ class HostLogs:
         for names, _ in entries:
             if names is not None:
                 self._learn(names)
-        parts = self._encoder.encode(join([samples for _, samples in entries]))
+        parts = self._encoder.encode(join_samples([samples for _, samples in entries]))
         return sum(
             self._write(
                 [(self._paths[place], records) for place, records in parts[first : first + _OPEN_AT_ONCE]]
