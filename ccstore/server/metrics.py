@@ -93,7 +93,7 @@ def _nats(services: Services) -> Iterator[Family]:
     yield _gauge("nats_refused_subjects", "Subjects that the broker denies.", len(nats.refused_subjects))
     yield _counter("nats_messages", "Messages received, those dropped included.", nats.messages)
     yield _counter("nats_bytes", "Their payload.", nats.bytes)
-    yield _counter("nats_dropped_messages", "Messages dropped: the buffer was full.", nats.dropped_messages)
+    yield _counter("nats_dropped_messages", "Messages received and never stored.", nats.dropped_messages)
     yield _counter("nats_dropped_bytes", "Their payload.", nats.dropped_bytes)
     yield _counter("nats_dropped_lines", "Their lines.", nats.dropped_lines)
     yield _gauge("nats_blocked", "Whether reading rests: the buffer is full.", nats.is_blocked)

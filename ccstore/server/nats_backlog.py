@@ -176,11 +176,8 @@ class Backlog:
         self._news.unpark()
 
     def _drop(self, messages: Messages) -> None:
-        statistics = self._statistics
-        statistics.dropped_messages += len(messages)
-        statistics.dropped_bytes += messages.payload_bytes
-        statistics.dropped_lines += messages.count_lines()
-        statistics.is_dropping = True
+        self._statistics.drop(messages)
+        self._statistics.is_dropping = True
         self._drops.set()
 
     async def take(self) -> Messages | None:

@@ -9,6 +9,8 @@ from typing import Literal
 import trio
 from attrs import define
 
+from ccstore.wire.nats_message import Messages
+
 __all__ = ["NatsStatistics", "State"]
 
 State = Literal["off", "connecting", "connected", "lame duck", "closed"]
@@ -36,6 +38,7 @@ class NatsStatistics:
     bytes: int = 0
     """Of payload."""
     dropped_messages: int = 0
+    """The buffer was full, or the server was stopped while it recovered."""
     dropped_bytes: int = 0
     dropped_lines: int = 0
     """Newlines in what was dropped."""
@@ -73,6 +76,12 @@ class NatsStatistics:
     def oldest_queued_age(self) -> float:
         """Seconds that the oldest message has been waiting; 0 if none is."""
         return 0.0 if self.oldest_queued is None else trio.current_time() - self.oldest_queued
+
+    def drop(self, messages: Messages) -> None:
+        """Count messages that nobody is going to store."""
+        self.dropped_messages += len(messages)
+        self.dropped_bytes += messages.payload_bytes
+        self.dropped_lines += messages.count_lines()
 
     def enter(self, state: State) -> None:
         """Change the state."""

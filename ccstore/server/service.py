@@ -17,6 +17,7 @@ import trio
 
 from ccstore.config import Config, split_address
 from ccstore.disk.files import OsDisk, lock_directory
+from ccstore.errors import UnavailableError
 from ccstore.jit import warm_up
 from ccstore.server import api, http, nats, process, status, upkeep
 from ccstore.server.auth import Authenticator
@@ -91,19 +92,23 @@ async def _run_tasks(
 
 
 async def _take_in(services: Services, nursery: trio.Nursery, until: trio.CancelScope) -> None:
-    """Recover what is on disk, then start the periodic jobs and the intake over NATS; end that softly."""
+    """Start the intake over NATS, recover what is on disk, start the periodic jobs; end that softly."""
+    nats_intake = None
     with until:
-        async with trio.open_nursery() as jobs:  # which may be cut off at any moment
-            jobs.start_soon(process.feed_watchdog)
-            if services.durability is not None:
-                await services.durability.recover()
-            upkeep.start(jobs, services)
+        try:
+            # Before recovery: a broker keeps nothing for somebody who has not subscribed yet.
             nats_intake = await _start_nats(nursery, services)
-            try:
+            async with trio.open_nursery() as jobs:  # which may be cut off at any moment
+                jobs.start_soon(process.feed_watchdog)
+                if services.durability is not None:
+                    await services.durability.recover()
+                upkeep.start(jobs, services)
                 await trio.sleep_forever()
-            finally:
-                if nats_intake is not None:
-                    nats_intake.cancel()
+        finally:
+            if services.durability is not None:
+                services.durability.settled.set()  # who waits for recovery need not any more
+            if nats_intake is not None:
+                nats_intake.cancel()
 
 
 async def _hold_log(
@@ -158,10 +163,21 @@ async def _start_nats(nursery: trio.Nursery, services: Services) -> trio.CancelS
             nats.receive,
             config.nats,
             [nats.Subscription(subject, tag, config.nats.queue_group) for subject, tag in subjects.items()],
-            services.intake.write_messages,
+            partial(_deliver, services),
             statistics=services.nats,
             overflow="block" if config.metric_store.nats_overflow == "block" else "drop",
             budget_bytes=config.metric_store.nats_buffer_bytes,
         ),
     )
     return intake
+
+
+async def _deliver(services: Services, messages: nats.Messages) -> None:
+    """Store messages, once what is on disk is in memory; until then they wait, and fill the buffer."""
+    try:
+        await services.wait_recovered()
+    except UnavailableError:  # the server stops, and there is nothing yet that they could be stored into
+        services.nats.drop(messages)
+        log.error("nats: dropped %d messages: stopped before recovery was done", len(messages))
+    else:
+        await services.intake.write_messages(messages)

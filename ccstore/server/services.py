@@ -148,7 +148,7 @@ def make_services(
         config, now, store, keys, scanner, ledger, intake, NatsStatistics(), used_nodes, durability
     )
     if services.uses_nats:
-        services.nats.enter("connecting")  # as soon as what is on disk is in memory
+        services.nats.enter("connecting")
     return services
 
 
