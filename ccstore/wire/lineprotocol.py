@@ -15,6 +15,7 @@ This is the reference for everything that `scan` does quickly. Invariant: whatev
 of, it does as this module would, to the bit; a test holds the two together on arbitrary input.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -30,6 +31,7 @@ __all__ = [
     "Place",
     "Text",
     "end_of_bad_line",
+    "is_field_value",
     "merge_tags",
     "number_of",
     "parse_line",
@@ -63,6 +65,8 @@ _STRING_ESCAPE = re.compile(rb'\\(["\\nrt])')
 _STRING_CHARACTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b'"': b'"', b"\\": b"\\"}
 _FLOAT = re.compile(rb"-?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 _INTEGER = re.compile(rb"-?[0-9]++")
+_INTEGER_FIELD = re.compile(rb"-?[0-9]++i|[0-9]++u")
+_BOOLEANS = frozenset(b"t T true True TRUE f F false False FALSE".split())
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # no line can hold these; a default cluster could
 
 
@@ -237,6 +241,13 @@ def number_of(raw: bytes | Text) -> float:
     if not abs(value) <= FLOAT32_MAX:
         raise ProtocolError(f"value {_shorten(raw)!r} out of range (wanted at most {FLOAT32_MAX} either way)")
     return value
+
+
+def is_field_value(raw: bytes | Text) -> bool:
+    """Return whether a field value is a string, a boolean, an integer, or a finite number of 64 bits."""
+    if isinstance(raw, Text) or raw in _BOOLEANS or _INTEGER_FIELD.fullmatch(raw):
+        return True
+    return _FLOAT.fullmatch(raw) is not None and math.isfinite(float(raw))
 
 
 def _integer_of(raw: bytes) -> float:
