@@ -79,6 +79,7 @@ async def test_free_with_and_without_slash(target: str) -> None:
         ("?to=1.5", "[[]]", "to: '1.5' (wanted seconds since the epoch)"),
         ("?to=1_0", "[[]]", "to: '1_0' (wanted seconds since the epoch)"),
         ("?to=--1", "[[]]", "to: '--1' (wanted seconds since the epoch)"),
+        ("?to=" + "9" * 19, "[[]]", f"to: {'9' * 19!r} (wanted seconds since the epoch)"),
         ("?to=%D9%A3", "[[]]", "to: '\u0663' (wanted seconds since the epoch)"),
         ("?to=" + "9" * 5000, "[[]]", f"to: {'9' * 40!r} (wanted seconds since the epoch)"),
         ("?to=1", "", "body: empty (wanted JSON)"),

@@ -53,6 +53,7 @@ _STEP = 0.001
 values takes up to two milliseconds."""
 
 _INTEGER = re.compile("-?[0-9]{1,19}")
+_INT64 = range(-(2**63), 2**63)
 
 
 def add_routes(app: App, services: Services) -> None:
@@ -108,7 +109,7 @@ async def _query(services: Services) -> Response:
 
 async def _free(services: Services) -> Response:
     cutoff = request.args.get("to", "")
-    if not _INTEGER.fullmatch(cutoff):
+    if not _INTEGER.fullmatch(cutoff) or int(cutoff) not in _INT64:
         raise QueryError(f"to: {cutoff[:40]!r} (wanted seconds since the epoch)")
     selectors = await _decode_body(decode_selectors)
     await services.wait_recovered()

@@ -19,7 +19,7 @@ from ccstore.config import Config, split_address
 from ccstore.disk.files import OsDisk, lock_directory
 from ccstore.errors import UnavailableError
 from ccstore.jit import warm_up
-from ccstore.server import api, http, nats, process, status, upkeep
+from ccstore.server import api, http, nats, openapi, process, status, upkeep
 from ccstore.server.auth import Authenticator
 from ccstore.server.hosting import tls_context
 from ccstore.server.services import Services, make_services
@@ -145,6 +145,7 @@ def _make_app(config: Config, services: Services) -> http.App:
     app = http.create_app(authenticator, now=services.now, stopping=services.stopping)
     api.add_routes(app, services)
     status.add_routes(app, services)
+    openapi.add_routes(app)
     return app
 
 

@@ -30,6 +30,7 @@ ccstore {__version__}
   GET /api/stats                   how the store is, as JSON
   GET /metrics                     the same for Prometheus
   GET /api/health/live, /api/health/ready
+  GET /api/openapi.json            all of it, for programs
 """
 
 
