@@ -1,8 +1,4 @@
-"""The nouns that every room speaks of, as frozen values.
-
-This module only names things. It computes nothing and knows neither bytes, nor who owns an
-array, nor tasks, so that each room can be read and tested with nothing but these words.
-"""
+"""The nouns of metrics: what is measured, where, how it travels, what is asked and answered."""
 
 import enum
 from collections.abc import Sequence
