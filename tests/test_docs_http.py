@@ -1,5 +1,6 @@
 """docs/reference/http.md is held to the code: every route, every key, every example."""
 
+import json
 import re
 import shlex
 from http import HTTPStatus
@@ -218,7 +219,7 @@ async def test_every_example() -> None:
             httpx.URL(shlex.split(line.partition(" <<END")[0])[-1]).path.rstrip("/")
             for line, _, _ in examples
         }
-    vary = {"/", "/metrics", "/api/stats", "/api/openapi.json"}
+    vary = {"/", "/metrics", "/api/stats", "/api/openapi.json", "/api/checkpoint"}
     assert covered >= {route.path for route in ROUTES} - vary
 
 
@@ -231,6 +232,8 @@ async def test_the_routes_whose_answers_vary() -> None:
     async with running(metrics=METRICS) as server, client_of(server) as client:
         stats = (await client.get("/api/stats")).json()
         assert stats["lines"]["received"] == 0
+        (example,) = re.findall(r'`({"files".*?})`', PAGE)
+        assert (await client.post("/api/checkpoint")).json().keys() == json.loads(example).keys()
         metrics = await client.get("/metrics")
         assert metrics.headers["Content-Type"].startswith("text/plain; version=")
         assert "\nccstore_ready 1.0\n" in metrics.text

@@ -29,7 +29,7 @@ READ = [
     ("GET", "/api/stats", None),
 ]
 WRITE = [("POST", "/api/write", ""), ("POST", "/api/write/?cluster=c", "")]
-ADMIN = [("POST", "/api/free?to=1", "[]"), ("GET", "/api/debug", None)]
+ADMIN = [("POST", "/api/free?to=1", "[]"), ("POST", "/api/checkpoint", None), ("GET", "/api/debug", None)]
 OPEN = [
     ("GET", "/api/health/live", None),
     ("GET", "/api/health/ready", None),

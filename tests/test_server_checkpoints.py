@@ -21,6 +21,7 @@ from durable import (
 from test_server_wal import point
 
 from ccstore.disk import layout
+from ccstore.memory import saving
 from ccstore.server.checkpoints import Backoff
 
 
@@ -69,6 +70,19 @@ async def test_only_what_is_new_is_written(server):
         file.size for file in layout.find_files(server.disk, DIRECTORY) if not file.is_segment
     )
     assert await without_log(server.disk) == server.journal.latest()
+
+
+async def test_progress_grows_from_host_to_host(server, monkeypatch):
+    """While a round is under way its share of the hosts grows to one; afterwards nothing is under way."""
+    monkeypatch.setattr(saving, "_SLOTS_AT_ONCE", 1)  # a host at a time
+    checkpoints, seen = server.checkpoints, []
+    await server.keep([one for n in range(20) for one in point(n, host=f"h{n}")])
+    server.disk.before = lambda *_: seen.append(checkpoints.progress)
+    await checkpoints.save_all()
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert len(set(seen)) > 10
+    assert seen[-1] == 1 == checkpoints.progress
 
 
 async def test_segments_go_when_the_next_round_is_complete(server):

@@ -8,16 +8,19 @@ It is synchronous, because a command does one thing after the other. Machines of
 a proxy in their environment; it is used as any program would, except for this machine's own addresses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+import click
 import httpx
 import orjson
 
 from ccstore.errors import CcstoreError, ConfigError
 
-__all__ = ["DEFAULT_URL", "Client", "ServerError"]
+__all__ = ["DEFAULT_URL", "Client", "ServerError", "server_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_URL = "http://127.0.0.1:8082"
 """Where a server listens that was configured nothing else."""
@@ -29,6 +32,19 @@ ANSWER_SECONDS = 30.0
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _MAX_TEXT = 300
 """Characters of an answer that is quoted because it could not be understood."""
+
+
+def server_options(command: F) -> F:
+    """Add ``--url`` and ``--token``; the parameters are ``url: str`` and ``token: str``."""
+    url = click.option(
+        "--url", metavar="URL", envvar="CCSTORE_URL", default=DEFAULT_URL, show_default=True,
+        show_envvar=True, help="Where the server is.",
+    )  # fmt: skip
+    token = click.option(
+        "--token", metavar="TOKEN", envvar="CCSTORE_TOKEN", default="", show_envvar=True,
+        help="Shown to the server.",
+    )  # fmt: skip
+    return url(token(command))
 
 
 class ServerError(CcstoreError):
@@ -61,7 +77,6 @@ class Client:
             self._http = httpx.Client(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {token}"} if token else {},
-                timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
                 mounts={f"all://{host}": None for host in _LOCAL},
             )
         except (httpx.InvalidURL, OSError, ValueError) as error:  # the latter two from the environment
@@ -83,11 +98,16 @@ class Client:
         self._http.close()
 
     def request(
-        self, method: str, path: str, *, content: bytes | None = None, query: Mapping[str, str] | None = None
-    ) -> bytes:
-        """Send a request and return the body of the answer. Raises ServerError unless its status is 200."""
+        self, method: str, path: str, *, content: bytes | None = None,
+        query: Mapping[str, str] | None = None, patience: float | None = ANSWER_SECONDS,
+    ) -> bytes:  # fmt: skip
+        """Send a request and return the body of the answer. Raises ServerError unless its status is 200.
+
+        patience: seconds that the server may be silent, None for any number.
+        """
         try:
-            answer = self._http.request(method, path, content=content, params=query)
+            timeout = httpx.Timeout(patience, connect=CONNECT_SECONDS)
+            answer = self._http.request(method, path, content=content, params=query, timeout=timeout)
         except httpx.TimeoutException as error:
             raise ServerError(f"{self.url}: no answer in time ({_describe(error)})") from error
         except httpx.ConnectError as error:
@@ -101,6 +121,10 @@ class Client:
     def get_json(self, path: str) -> Any:
         """Return the value that the server answers to a GET."""
         return self._decode(path, self.request("GET", path))
+
+    def post(self, path: str) -> Any:
+        """Ask for something that may take any time; return what the server answers when it is done."""
+        return self._decode(path, self.request("POST", path, patience=None))
 
     def post_json(self, path: str, value: Any) -> Any:
         """Send a value and return the one that the server answers."""
@@ -126,7 +150,8 @@ def _refusal(where: str, answer: httpx.Response) -> str:
     except (orjson.JSONDecodeError, KeyError, TypeError):  # a proxy's page, say
         said = answer.text if answer.headers.get("Content-Type", "").startswith("text/plain") else ""
     said = " ".join(str(said).split())[:_MAX_TEXT]
-    line = f"{where}: {answer.status_code} {answer.reason_phrase}" + (f": {said}" if said else "")
+    reason = answer.reason_phrase or httpx.codes.get_reason_phrase(answer.status_code)  # HTTP has it no more
+    line = f"{where}: {answer.status_code} {reason}" + (f": {said}" if said else "")
     if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         line += " (a token comes from --token or CCSTORE_TOKEN)"
     elif location := answer.headers.get("Location"):

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ccstore.cli.catalogue import Catalogue
-from ccstore.cli.client import DEFAULT_URL, Client
+from ccstore.cli.client import Client, server_options
 from ccstore.cli.inquiry import Findings, Inquiry
 from ccstore.cli.series import Components, Ids, Question, parse_ids
 from ccstore.cli.times import HOUR, Moment, Span, parse_moment, parse_seconds
@@ -120,23 +120,7 @@ def _split(_ctx: click.Context, _parameter: click.Parameter, texts: Sequence[str
     callback=_parsed(parse_seconds),
     help="Let the server thin out values to one for each of these.",
 )
-@click.option(
-    "--url",
-    metavar="URL",
-    envvar="CCSTORE_URL",
-    default=DEFAULT_URL,
-    show_default=True,
-    show_envvar=True,
-    help="Where the server is.",
-)
-@click.option(
-    "--token",
-    metavar="TOKEN",
-    envvar="CCSTORE_TOKEN",
-    default="",
-    show_envvar=True,
-    help="Shown to the server.",
-)
+@server_options
 @click.option(
     "--plot", "form", flag_value="plot", help="Draw curves (default on a terminal, if they are few)."
 )

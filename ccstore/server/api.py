@@ -1,4 +1,4 @@
-"""The routes of the store: write, query, free, debug, healthcheck.
+"""The routes of the store: write, query, free, checkpoint, debug, healthcheck.
 
 A handler translates: from a request to calls of the rooms below, and from what they return to an
 answer. It owns nothing that outlives the request, and touches no column of the store.
@@ -15,6 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 import trio
+from attrs import asdict
 from quart import Response, request
 
 from ccstore.errors import QueryError
@@ -22,12 +23,12 @@ from ccstore.memory.query import Reader, count_selectors, plan
 from ccstore.memory.resample import MINIMUM_POINTS
 from ccstore.memory.store import Store
 from ccstore.model import Outcome, QueryRequest
-from ccstore.server.answers import JSON, HttpError, headers_of, status_of, text_answer
+from ccstore.server.answers import JSON, HttpError, headers_of, json_answer, status_of, text_answer
 from ccstore.server.auth import Permission
 from ccstore.server.http import App, body_blocks, read_body, route
 from ccstore.server.ingest import Written
 from ccstore.server.services import Services
-from ccstore.server.upkeep import free_selectors
+from ccstore.server.upkeep import free_selectors, save
 from ccstore.wire.query import AnswerWriter, decode_query
 from ccstore.wire.requests import Level, decode_health, decode_selectors, encode_health, encode_levels
 
@@ -62,6 +63,7 @@ def add_routes(app: App, services: Services) -> None:
         ("/api/write", _write, ["POST"], Permission.WRITE, True),
         ("/api/query", _query, ["GET", "POST"], Permission.READ, False),
         ("/api/free", _free, ["POST"], Permission.ADMIN, True),
+        ("/api/checkpoint", _save, ["POST"], Permission.ADMIN, True),
         ("/api/debug", _debug, ["GET"], Permission.ADMIN, False),
         ("/api/healthcheck", _check_health, ["GET"], Permission.READ, False),
     ):
@@ -115,6 +117,13 @@ async def _free(services: Services) -> Response:
     await services.wait_recovered()
     freed = await free_selectors(services, selectors, int(cutoff))
     return text_answer(f"buffers freed: {freed}\n")
+
+
+async def _save(services: Services) -> Response:
+    services.check_recovered()
+    began = trio.current_time()
+    written = await save(services)
+    return json_answer({**asdict(written), "seconds": round(trio.current_time() - began, 3)})
 
 
 async def _debug(services: Services) -> Response:

@@ -18,19 +18,29 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ccstore.disk.formats import CheckpointFiles, Format, Host, host_of
 from ccstore.memory.saving import Copied, Marks, copies_of_unsaved, take_back
 from ccstore.memory.store import Store
 from ccstore.server.wal import Cut, Log, Shard
 
-__all__ = ["Backoff", "Checkpoints"]
+__all__ = ["Backoff", "Checkpoints", "Written"]
 
 log = logging.getLogger("ccstore.checkpoints")
 
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
 """Seconds between attempts to become durable again."""
+
+
+@frozen
+class Written:
+    """What a round of checkpoints wrote."""
+
+    files: int
+    values: int
+    """Missing ones included."""
+    bytes: int
 
 
 @define(eq=False)
@@ -48,17 +58,28 @@ class Checkpoints:
     bytes: int = 0
     removed: int = 0
     """Files that were not needed any more: segments, and what failed checkpoints left."""
+    hosts: int = 0
+    """Of the round that is under way; 0 if none is."""
+    hosts_done: int = 0
+    """Those of them that were copied."""
     lock: trio.Lock = field(factory=trio.Lock)
     """Held while files are written, and by whoever frees what is marked as saved."""
 
-    async def save_all(self) -> None:
+    @property
+    def progress(self) -> float:
+        """How far the round under way is, 0 to 1; 1 if there is none."""
+        return min(1.0, self.hosts_done / self.hosts) if self.hosts else 1.0
+
+    async def save_all(self) -> Written:
         """Write a checkpoint of every shard that has anything new; one that fails stops no other.
 
         Raises the errors of those that failed, as a group. If all went well, all that the log had before is
         in checkpoints, and what it had before the round before this one goes.
         """
         async with self.lock:
+            files, slots, size = self.files, self.slots, self.bytes
             await self._round()
+            return Written(self.files - files, self.slots - slots, self.bytes - size)
 
     async def end_trouble(self) -> None:
         """Make shards durable again whose log failed, if there are any: by a round of all of them.
@@ -73,7 +94,11 @@ class Checkpoints:
                 _raise((await self._save_each(large)).errors)
 
     async def _round(self) -> None:
-        saved = await self._save_each(self.wal.shards)
+        self.hosts, self.hosts_done = sum(1 for _ in self.store.index.hosts()), 0
+        try:
+            saved = await self._save_each(self.wal.shards)
+        finally:
+            self.hosts = 0
         if len(saved.cuts) == len(self.wal.shards):
             try:
                 await self._end_round(saved)
@@ -171,6 +196,7 @@ class Checkpoints:
         for _, _, place in self.store.index.hosts():
             if self.store.index.is_host(place) and self.wal.has(shard, place):
                 yield place
+                self.hosts_done += 1
 
 
 @define

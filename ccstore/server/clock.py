@@ -36,7 +36,7 @@ class JobStatistics:
 
 async def every(
     interval: Callable[[], float],
-    job: Callable[[], Awaitable[None]],
+    job: Callable[[], Awaitable[object]],
     *,
     name: str,
     statistics: JobStatistics,

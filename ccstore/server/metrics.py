@@ -132,6 +132,8 @@ def _durability(durability: Durability) -> Iterator[Family]:
     yield _counter("checkpoints", "Checkpoints written, one for each shard.", checkpoints.files)
     yield _counter("checkpoint_values", "Values in them, missing ones included.", checkpoints.slots)
     yield _counter("checkpoint_bytes", "Their size.", checkpoints.bytes)
+    text = "Share of the hosts that the checkpoint under way has; 1 if none is."
+    yield _gauge("checkpoint_progress", text, checkpoints.progress)
     yield _counter("removed_files", "Files of the log and checkpoints removed.", checkpoints.removed)
     yield _gauge("recovery_progress", "Share of the files read at the start.", durability.progress)
     yield _gauge("recovery_seconds", "How long that took.", recovery.seconds)

@@ -24,6 +24,7 @@ ccstore {__version__}
   POST /api/write?cluster=NAME     samples in line protocol
   GET, POST /api/query             values of series, as JSON
   POST /api/free?to=SECONDS        free samples
+  POST /api/checkpoint             write a checkpoint now
   GET /api/healthcheck             do the metrics of hosts arrive?
   GET /api/debug?selector=A:B      what is in memory
   GET /api/clusters, /api/metrics  what there is to ask for

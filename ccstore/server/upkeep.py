@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from ccstore.errors import UnavailableError
 from ccstore.memory.retention import UsedHosts, check_interval, exceeds, plan_relief, plan_retention
-from ccstore.server.checkpoints import Backoff
+from ccstore.server.checkpoints import Backoff, Written
 from ccstore.server.clock import JobStatistics, every
 from ccstore.server.durability import Durability
 from ccstore.server.services import Services
 
-__all__ = ["check_memory", "free_old", "free_selectors", "start"]
+__all__ = ["check_memory", "free_old", "free_selectors", "save", "start"]
 
 log = logging.getLogger("ccstore.upkeep")
 
@@ -56,7 +56,7 @@ def _start(
     services: Services,
     name: str,
     interval: Callable[[], float],
-    job: Callable[[Services], Awaitable[None]],
+    job: Callable[[Services], Awaitable[object]],
 ) -> None:
     statistics = services.jobs[name] = JobStatistics()
     nursery.start_soon(partial(every, interval, partial(job, services), name=name, statistics=statistics))
@@ -68,7 +68,7 @@ def _start_saving(nursery: trio.Nursery, services: Services, durability: Durabil
     first = min(_FIRST_CHECKPOINT, interval) if durability.recovery.unclean else interval
     waits = itertools.chain([first], itertools.repeat(interval))
     checkpoints = durability.checkpoints
-    _start(nursery, services, "checkpoint", lambda: next(waits), lambda _: checkpoints.save_all())
+    _start(nursery, services, "checkpoint", lambda: next(waits), save)
     _start(nursery, services, "log", Backoff(durability.wal), lambda _: checkpoints.end_trouble())
 
 
@@ -109,7 +109,7 @@ async def _relieve(services: Services, cap: int) -> None:
     now = services.now()
     used = await _used_hosts(services, now - retention)
     try:
-        await _save(services)
+        await save(services)  # because only what is in a checkpoint is freed
     except UnavailableError as error:
         log.error("memory: %s; only what was saved before is freed", error)
     async with _freeing(services):
@@ -132,7 +132,7 @@ async def free_selectors(services: Services, selectors: Sequence[tuple[str, ...]
 
     Raises UnavailableError if they cannot be saved before.
     """
-    await _save(services)
+    await save(services)
     async with _freeing(services):
         freed = 0
         for path in selectors:
@@ -152,16 +152,18 @@ async def _freeing(services: Services) -> AsyncIterator[None]:
                 yield
 
 
-async def _save(services: Services) -> None:
-    """Write a checkpoint, because only what is in one is freed. Raises UnavailableError if the disk fails."""
+async def save(services: Services) -> Written:
+    """Write a checkpoint of all that is in none yet. Raises UnavailableError if the disk fails."""
     failed: list[BaseException] = []
+    written = Written(0, 0, 0)
     if services.durability is not None:
         try:
-            await services.durability.checkpoints.save_all()
+            written = await services.durability.checkpoints.save_all()
         except* OSError as errors:
             failed += errors.exceptions
     if failed:
         raise UnavailableError(f"checkpoints: {failed[0]}") from failed[0]
+    return written
 
 
 async def _used_hosts(services: Services, before: int) -> UsedHosts | None:

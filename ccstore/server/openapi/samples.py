@@ -95,6 +95,16 @@ PATHS: Mapping[str, Mapping[str, Node]] = {
             },
         )
     },
+    "/api/checkpoint": {
+        "post": operation(
+            "checkpoint", "Write a checkpoint now", permission=Permission.ADMIN,
+            description="Answers when all that was in no checkpoint yet is on disk.",
+            answers={
+                "200": {"description": "What was written.", "content": json_content(ref("Written"))},
+                **responses(503),
+            },
+        )
+    },
     "/api/debug": {
         "get": operation(
             "debug", "What lies in memory", permission=Permission.ADMIN,
@@ -135,6 +145,14 @@ SCHEMAS: Mapping[str, Node] = {
             ),
         },
         optional=["stored", "rejected", "lines"],
+    ),
+    "Written": strict(
+        {
+            "files": _COUNT,
+            "values": {**_COUNT, "description": "missing ones included"},
+            "bytes": _COUNT,
+            "seconds": {"type": "number", "minimum": 0},
+        }
     ),
     "Query": {
         "type": ["object", "null"],
