@@ -1,12 +1,18 @@
 """Log lines: prefixes, dates, levels."""
 
+import ast
 import io
+import json
 import logging
 import re
+from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
-from ccstore.server.logs import LEVELS, SyslogFormatter, configure_logging
+from ccstore.server import logs
+from ccstore.server.logs import BURST, LEVELS, PERIOD, RESERVED, SyslogFormatter, configure_logging
 
 
 @pytest.fixture
@@ -108,3 +114,144 @@ def test_levels_between_the_names_and_empty_messages():
     """A library's own level gets the next lower prefix; an empty message is still a line."""
     record = logging.LogRecord("x", 25, "", 0, "", (), None)
     assert SyslogFormatter().format(record) == "<6>[INFO]     "
+
+
+def test_what_would_move_a_cursor_is_escaped(stream):
+    """Names from outside are in log lines, and these are shown on terminals."""
+    configure_logging("info", stream=stream)
+    logging.getLogger("ccstore.x").info("host %(host)s", {"host": "a\x1b[2Jb\x07"})
+    assert stream.getvalue() == "<6>[INFO]     host a\\x1b[2Jb\\x07\n"
+
+
+# JSON
+
+
+def test_a_line_in_json_has_the_fields(stream):
+    """What all lines have, then the fields of this one, as numbers where they are."""
+    configure_logging("info", form="json", stream=stream)
+    fields = {
+        "shard": 3,
+        "error": OSError(28, "No space left on device"),
+        "level": "no field",
+        "name": "\udc80",
+    }
+    logging.getLogger("ccstore.x").warning("log: shard %(shard)d: %(error)s", fields)
+    line = json.loads(stream.getvalue())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    assert line == {
+        "level": "warning", "logger": "ccstore.x",
+        "message": "log: shard 3: [Errno 28] No space left on device",
+        "shard": 3, "error": "[Errno 28] No space left on device", "name": "\udc80",
+    }  # fmt: skip
+
+
+def test_a_traceback_in_json_is_one_line(stream):
+    """Whatever a record is, its line is one object."""
+    configure_logging("info", form="json", stream=stream)
+    try:
+        1 / 0  # noqa: B018 - for its traceback
+    except ZeroDivisionError:
+        logging.getLogger("ccstore.x").exception("it failed\nbadly")
+    logging.getLogger("hypercorn").warning("%s and %d", "text", 1)
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["exception"].startswith("Traceback (most recent call last):\n")
+    assert second["message"] == "text and 1"
+
+
+# How many
+
+
+def record(created, line, *, level=logging.ERROR):
+    """Make a record of the call in a line of a file, at a time."""
+    made = logging.LogRecord("ccstore.x", level, "x.py", line, "bad %(n)d", ({"n": line},), None)
+    made.created = created
+    return made
+
+
+def test_a_noisy_call_is_limited():
+    """So many at once, then one in each period, which tells how many were kept back; others are free."""
+    limiter = logs.Limiter()
+    assert [limiter.filter(record(100.0, 1)) for _ in range(BURST + 5)] == [True] * BURST + [False] * 5
+    assert limiter.filter(record(100.0, 2))
+    late = record(100.0 + PERIOD, 1)
+    assert limiter.filter(late)
+    assert late.unlogged == 5
+    assert not limiter.filter(record(100.0 + 1.5 * PERIOD, 1))
+    later = record(100.0 + 2 * PERIOD, 1)
+    assert limiter.filter(later)
+    assert later.unlogged == 1
+
+
+def test_after_a_while_a_call_may_burst_again():
+    """But no more than at first, however long it was silent, and not when a clock is set back."""
+    limiter = logs.Limiter()
+    for start in (0.0, 1e6, 1e6 + (BURST + 1) * PERIOD):
+        passed = sum(limiter.filter(record(start, 1)) for _ in range(3 * BURST))
+        assert passed == BURST
+    assert not limiter.filter(record(0.0, 1))
+    assert limiter.filter(record(PERIOD, 1))
+
+
+def test_the_number_is_in_the_line(stream):
+    """In both formats."""
+    for form in ("text", "json"):
+        configure_logging("info", form=form, stream=stream)
+        (limiter,) = logging.getLogger().handlers[0].filters
+        for _ in range(BURST + 3):
+            logging.getLogger().handle(record(0.0, 1))
+        logging.getLogger().handle(record(PERIOD, 1))
+        assert limiter.take_unlogged(1e9) == []
+    lines = stream.getvalue().splitlines()
+    assert lines[BURST] == "<3>[ERROR]    bad 1 (3 such lines before this one were not logged)"
+    assert json.loads(lines[-1])["unlogged"] == 3
+    assert len(lines) == 2 * (BURST + 1)
+
+
+async def test_what_was_kept_back_of_a_silent_call_is_told(stream, mock_clock):
+    """Else nobody would know of lines after which no other came."""
+    configure_logging("info", stream=stream)
+    for _ in range(BURST + 3):
+        logging.getLogger().handle(record(0.0, 1))
+    before = len(stream.getvalue().splitlines())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(logs.tell_unlogged)
+        for _ in range(2):
+            await wait_all_tasks_blocked()
+            mock_clock.jump(PERIOD)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    told = stream.getvalue().splitlines()[before:]
+    assert told == ["<3>[ERROR]    3 lines like this one were not logged: bad 1"]
+
+
+# What is logged
+
+
+def calls():
+    """Yield (where, call) of each call of a logger in the server."""
+    for path in sorted((Path(logs.__file__).parent).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == "log"
+                and node.func.attr != "isEnabledFor"
+            ):
+                yield f"{path.name}:{node.lineno}", node
+
+
+def test_every_line_has_a_constant_text_and_its_values_as_fields():
+    """Programs sort lines by their fields: log.info("shard %(shard)d", {"shard": 1}), never "shard %d", 1."""
+    found = dict(calls())
+    assert len(found) > 30
+    for where, call in found.items():
+        template, *values = call.args[call.func.attr == "log" :]
+        assert isinstance(template, ast.Constant), where
+        assert len(values) <= 1, where
+        wanted = set(re.findall(r"%\((\w+)\)", template.value))
+        assert len(re.sub("%%", "", template.value).split("%")) - 1 == len(
+            re.findall(r"%\((\w+)\)", template.value)
+        ), where
+        assert bool(wanted) == bool(values), where
+        assert not wanted & RESERVED, where

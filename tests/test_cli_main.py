@@ -149,7 +149,9 @@ def test_the_flags_reach_serve(monkeypatch):
         main.importlib, "import_module", lambda n: asked.append(n) or SimpleNamespace(command=serve)
     )
     assert main.run(["-config", "c.json", "-loglevel", "odd", "-dev"]) == ExitCode.OK
-    assert seen == [{"config": "c.json", "loglevel": "odd", "logdate": False, "dev": True}]
+    assert seen == [
+        {"config": "c.json", "loglevel": "odd", "logdate": False, "logformat": "text", "dev": True}
+    ]
     assert set(asked) == {"ccstore.cli.serve"}
 
 

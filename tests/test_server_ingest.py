@@ -18,6 +18,7 @@ from wire_lines import thorough
 from wire_oracle import METRICS, NOW, expect
 
 from ccstore.model import Outcome
+from ccstore.server import ingest
 from ccstore.server.api import answer_pieces
 from ccstore.server.body import BodyBlocks, RequestBody
 from ccstore.server.ledger import OUTCOMES, Ledger
@@ -296,25 +297,54 @@ async def test_writers_share_the_columns_of_a_step() -> None:
 # --- what is logged
 
 
-async def test_bad_messages_are_logged_seldom(
-    mock_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Once in ten seconds with subject, line and reason, and with how many were left out."""
+async def test_bad_messages_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """One line for each, with subject, line and reason, as text and as fields."""
     services = make()
     bad = b"m,cluster=c,hostname=h value=1 1000\nm,cluster=c,hostname=h value=x\nm,cluster=/ value=1\n"
-    with caplog.at_level(logging.ERROR, "ccstore.ingest"):
-        await services.intake.write_messages(messages_of(b"m,cluster=c,hostname=g value=1\n", bad, bad))
-        await services.intake.write_messages(messages_of(bad))
-        mock_clock.jump(10)
-        await services.intake.write_messages(messages_of(bad))
-    first, second = [record.getMessage() for record in caplog.records]
-    assert first.startswith("message on hpc.1: line 2: ")
-    assert first.endswith(" (and 1 or more lines)")
-    assert second.startswith("message on hpc.0: line 2: ")
-    assert second.endswith("; 2 such messages were not logged")
+    await services.intake.write_messages(messages_of(b"m,cluster=c,hostname=g value=1\n", bad, bad))
+    first, second = caplog.records
+    assert first.getMessage().startswith("message on hpc.1: line 2: ")
+    assert first.getMessage().endswith(" (and 1 or more lines)")
+    assert second.args["subject"] == "hpc.2"
+    assert second.args["line"] == 2
     assert services.ledger.total() == dict.fromkeys(services.ledger.total(), 0) | {
-        "received": 13, "stored": 2, "overwritten": 3, "bad_line": 4, "refused_component": 4
+        "received": 7, "stored": 2, "overwritten": 1, "bad_line": 2, "refused_component": 2
     }  # fmt: skip
+
+
+async def test_names_of_unknown_metrics_are_told(
+    mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first of each name, however it is spelt, a look a second, and never more than so many."""
+    services = make()
+    caplog.set_level(logging.INFO, "ccstore.ingest")
+    known = services.intake.unknown_metrics
+
+    async def write(*lines: bytes) -> None:
+        mock_clock.jump(1)
+        await services.intake.write_messages(messages_of(b"\n".join(lines)))
+
+    await write(
+        b"m,cluster=c,hostname=h value=1",
+        b"other,hostname=h value=1",
+        b"b\\ d value=1",
+        b"other value=x",
+        b"#",
+    )
+    assert list(known) == ["b d", "other"]
+    await services.intake.write_messages(messages_of(b"third value=1"))  # too soon
+    assert list(known) == ["b d", "other"]
+    await write(b"other value=1")
+    await write(b"third value=1", b"x" * 1000 + b" value=1", b'"" value=1')
+    assert list(known) == ["b d", "other", '""', "third"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "not configured, and not stored: 'b d', 'other'",
+        "not configured, and not stored: '\"\"', 'third'",
+    ]
+    for hundred in range(2):
+        await write(*[b"n%d value=1" % number for number in range(100 * hundred, 100 * hundred + 100)])
+    assert len(known) == ingest.MAX_UNKNOWN
+    assert services.ledger.total()["unknown_metric"] == 208
 
 
 async def test_good_messages_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:

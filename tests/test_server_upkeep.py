@@ -110,7 +110,8 @@ async def test_a_job_that_fails_is_counted_and_tried_again(
         assert (job.runs, job.failures, job.last_error) == (4, 3, "")
         assert services.freed_chunks == 1
     assert asked == [NOW + hour * HOUR - RETENTION for hour in range(1, 5)]
-    assert logged(caplog) == ["retention: failed, tried again after the next interval"] * 3
+    assert logged(caplog) == ["retention: failed, tried again after the next interval: RuntimeError: odd"] * 3
+    assert all(record.exc_info for record in caplog.records if record.levelno == logging.ERROR)
 
 
 # A backend that knows the running jobs

@@ -40,7 +40,10 @@ def config_option(command: F) -> F:
 
 
 def log_options(command: F) -> F:
-    """Add ``--loglevel`` and ``--logdate``; the parameters are ``loglevel: str`` and ``logdate: bool``."""
+    """Add ``--loglevel``, ``--logdate`` and ``--logformat``.
+
+    The parameters are ``loglevel: str``, ``logdate: bool`` and ``logformat``, "text" or "json".
+    """
     # Any text is taken: an unknown level is reported and means debug, as service files rely on it.
     level = click.option(
         "--loglevel",
@@ -50,4 +53,11 @@ def log_options(command: F) -> F:
         help="Log from this level on: debug, info, warn, err, crit.",
     )
     date = click.option("--logdate", is_flag=True, help="Put date and time into log lines.")
-    return level(date(command))
+    form = click.option(
+        "--logformat",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Log lines for people and journald, or a JSON object each.",
+    )
+    return level(date(form(command)))

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+from typing import Literal
 
 import click
 
@@ -34,14 +35,20 @@ Ctrl-C ends it at once. Under systemd use Type=notify.
     help="Clean up old checkpoints once, and exit; not in this version.",
 )
 def command(
-    config: str | None, loglevel: str, logdate: bool, dev: bool, gops: bool, cleanup_checkpoints: bool
+    config: str | None,
+    loglevel: str,
+    logdate: bool,
+    logformat: Literal["text", "json"],
+    dev: bool,
+    gops: bool,
+    cleanup_checkpoints: bool,
 ) -> None:
     """Run the store: receive, keep, answer."""
     if cleanup_checkpoints:
         raise ConfigError(
             "--cleanup-checkpoints: not in this version; a running server removes old checkpoints by itself"
         )
-    configure_logging(loglevel, dates=logdate)
+    configure_logging(loglevel, dates=logdate, form=logformat)
     loaded = load_config(config)
     if dev or gops:
         logging.getLogger("ccstore.cli").info("--dev and --gops have no effect")

@@ -117,7 +117,7 @@ class Checkpoints:
         removed, left = await trio.to_thread.run_sync(self.format.end_round, number, saved.failed)
         self.removed += removed
         for error in left:
-            log.warning("checkpoints: a file cannot be removed: %s", error)
+            log.warning("checkpoints: a file cannot be removed: %(error)s", {"error": error})
 
     async def _save_each(self, shards: Sequence[Shard]) -> "_Saved":
         """Write a checkpoint of each of some shards; one that fails stops no other."""
@@ -177,7 +177,8 @@ class Checkpoints:
         self.slots += file.values
         self.bytes += file.bytes
         if file.values:
-            log.info("checkpoint: shard %d: %d values in %d bytes", shard.number, file.values, file.bytes)
+            fields = {"shard": shard.number, "values": file.values, "bytes": file.bytes}
+            log.info("checkpoint: shard %(shard)d: %(values)d values in %(bytes)d bytes", fields)
 
     async def remove_older(self, cutoff: int) -> None:
         """Remove checkpoints all of whose values are older than a time (s). Raises OSError."""

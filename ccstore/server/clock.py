@@ -11,9 +11,25 @@ from collections.abc import Awaitable, Callable
 import trio
 from attrs import define
 
-__all__ = ["JobStatistics", "every", "wall_clock"]
+from ccstore.errors import CcstoreError
+
+__all__ = ["JobStatistics", "describe", "every", "is_expected", "wall_clock"]
 
 log = logging.getLogger("ccstore.upkeep")
+
+
+def describe(error: BaseException) -> list[str]:
+    """Return what an exception says, and of a group what each in it says."""
+    if isinstance(error, BaseExceptionGroup):
+        return [text for inner in error.exceptions for text in describe(inner)]
+    return [f"{type(error).__name__}: {error}"]
+
+
+def is_expected(error: BaseException) -> bool:
+    """Tell whether an exception comes from outside, from a disk or a network, and is no bug."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_expected, error.exceptions))
+    return isinstance(error, OSError | CcstoreError)
 
 
 def wall_clock() -> int:
@@ -54,7 +70,12 @@ async def every(
             statistics.last_error = ""
         except Exception as error:  # whatever it is, the other jobs and the server go on
             statistics.failures += 1
-            statistics.last_error = f"{type(error).__name__}: {error}"
-            log.exception("%s: failed, tried again after the next interval", name)
+            statistics.last_error = "; ".join(describe(error))
+            # who reads the log can do something about a disk, and has no use for where we noticed it
+            log.error(
+                "%(job)s: failed, tried again after the next interval: %(error)s",
+                {"job": name, "error": statistics.last_error},
+                exc_info=None if is_expected(error) else error,
+            )
         statistics.runs += 1
         statistics.last_seconds = trio.current_time() - began

@@ -254,7 +254,8 @@ async def _serve_connection(server: "partial[_Connection]", stream: trio.abc.Str
     try:
         await server(stream)
     except* Exception as errors:
-        log.warning("connection ended by %s", _leaves(errors), exc_info=log.isEnabledFor(logging.DEBUG))
+        fields = {"error": _leaves(errors)}
+        log.warning("connection ended by %(error)s", fields, exc_info=log.isEnabledFor(logging.DEBUG))
 
 
 def _leaves(errors: BaseException) -> str:

@@ -148,7 +148,7 @@ async def _answer_exception(error: Exception) -> Response:
     answer = answer_for(error)
     if answer is None:
         path = (websocket if has_websocket_context() else request).path
-        log.error("bug in the handler of %r", path, exc_info=error)
+        log.error("bug in the handler of %(path)r", {"path": path}, exc_info=error)
         answer = error_answer(500, "internal error, see the server's log")
         asgi.note_bug(error)
     if has_websocket_context() and asgi.is_accepted():

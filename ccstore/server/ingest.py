@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ccstore.config import LimitsConfig
 from ccstore.errors import BusyError, CcstoreError, ProtocolError, UnavailableError
 from ccstore.memory.store import Store
-from ccstore.model import Outcome
+from ccstore.model import Batch, Outcome
 from ccstore.server.answers import HttpError
 from ccstore.server.body import BodyBlocks
 from ccstore.server.ledger import Counts, Ledger, count_outcomes
@@ -34,8 +34,11 @@ __all__ = ["Intake", "Written"]
 
 log = logging.getLogger("ccstore.ingest")
 
-_QUIET = 10.0
-"""Seconds between two log lines about lines that were not stored."""
+MAX_UNKNOWN = 100
+"""Names of unknown metrics that are kept, to be shown."""
+_LOOK = 1.0
+"""Seconds between two looks at what is unknown: a site may send as many such lines as good ones."""
+_LINES_LOOKED_AT = 256
 _REJECTED = [Outcome.BAD_LINE, Outcome.REFUSED_COMPONENT, Outcome.LIMIT]
 
 
@@ -102,8 +105,10 @@ class Intake:
         self._waits = waits
         self._future_bound = int(future_bound)
         self._allowance = _Allowance(limits.new_series_per_second)
-        self._quiet_until = -math.inf
-        self._unsaid = 0
+        self._next_look = -math.inf
+        self.unknown_metrics: dict[str, None] = {}
+        """The first names of metrics that are not configured, in the order in which they were noticed;
+        at most MAX_UNKNOWN, each cut."""
 
     async def write(
         self,
@@ -133,6 +138,8 @@ class Intake:
                 self._wal.put(batch, written.reached)
             counts = count_outcomes(batch)
             self.ledger.add(source, counts)
+            if counts[Outcome.UNKNOWN_METRIC]:
+                self._look_at_unknown(scan, batch)
             written.counts += counts
             written.rejects += scan.rejects[: MAX_REJECTS - len(written.rejects)]
             await trio.lowlevel.checkpoint()
@@ -219,16 +226,23 @@ class Intake:
                 self._complain(messages[first + message].subject, list(rejects))
             first = last
 
-    def _complain(self, subject: str, rejects: list[Reject]) -> None:
-        """Log the first line of a message that was not stored; seldom, if there are many such messages."""
+    def _look_at_unknown(self, scan: Scan, batch: Batch) -> None:
+        """Note new names of unknown metrics now and then, and log them: they may be missing in the table."""
         now = trio.current_time()
-        if now < self._quiet_until:
-            self._unsaid += 1
+        if now < self._next_look or len(self.unknown_metrics) >= MAX_UNKNOWN:
             return
+        names = scan.unknown_metrics(batch, lines=_LINES_LOOKED_AT)
+        self._next_look = now + _LOOK
+        new = sorted(names - self.unknown_metrics.keys())[: MAX_UNKNOWN - len(self.unknown_metrics)]
+        self.unknown_metrics |= dict.fromkeys(new)
+        if new:
+            log.info("not configured, and not stored: %(metrics)s", {"metrics": ", ".join(map(repr, new))})
+
+    def _complain(self, subject: str, rejects: list[Reject]) -> None:
+        """Log the first line of a message that was not stored."""
         reject, more = rejects[0], f" (and {len(rejects) - 1} or more lines)" if len(rejects) > 1 else ""
-        unsaid = f"; {self._unsaid} such messages were not logged" if self._unsaid else ""
-        log.error("message on %s: line %d: %s%s%s", subject, reject.line, reject.reason, more, unsaid)
-        self._quiet_until, self._unsaid = now + _QUIET, 0
+        fields = {"subject": subject, "line": reject.line, "reason": reject.reason, "more": more}
+        log.warning("message on %(subject)s: line %(line)d: %(reason)s%(more)s", fields)
 
 
 class _Allowance:

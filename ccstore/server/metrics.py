@@ -178,6 +178,7 @@ def encode_stats(services: Services) -> dict[str, Any]:
         "problems": services.problems(),
         "lines": {**services.ledger.total(), "by_source": sources},
         **numbers,
+        "unknown_metrics": list(services.intake.unknown_metrics),
         "loop_hold_task": services.loop.longest_name,
         "nats": {
             "state": services.nats.state,

@@ -113,7 +113,6 @@ class Backlog:
         self._room = trio.lowlevel.ParkingLot()
         self._drops = trio.Event()
         self._reported = (0, 0, 0)
-        self._next_warning = trio.current_time()
 
     async def accept(self, segment: Segment, messages: Messages) -> None:
         """Count `messages`, received in `segment`, and queue or drop them.
@@ -136,13 +135,11 @@ class Backlog:
 
     async def _wait_room(self, segment: Segment) -> None:
         began = trio.current_time()
-        if began >= self._next_warning:
-            self._next_warning = began + ALARM_INTERVAL
-            log.warning(
-                "queue is full at %d bytes: reading rests until the store has taken some of it, and if that "
-                "takes long, the server drops what waits there",
-                self._budget_bytes,
-            )
+        log.warning(
+            "queue is full at %(budget)d bytes: reading rests until the store has taken some of it, and if "
+            "that takes long, the server drops what waits there",
+            {"budget": self._budget_bytes},
+        )
         self._statistics.is_blocked = True
         try:
             while self._is_blocking and not self._has_room(segment):
@@ -218,12 +215,13 @@ class Backlog:
             return
         news = (now - before for now, before in zip(total, self._reported, strict=True))
         self._reported = total
+        names = ("messages", "bytes", "lines", "all_messages", "all_bytes", "all_lines")
+        fields = dict(zip(names, (*news, *total), strict=True)) | {"budget": self._budget_bytes}
         log.error(
-            "slow consumer: dropped %d messages, %d bytes, %d lines (in all %d, %d, %d): the queue is full "
-            "at %d bytes, the store takes less than the server sends",
-            *news,
-            *total,
-            self._budget_bytes,
+            "slow consumer: dropped %(messages)d messages, %(bytes)d bytes, %(lines)d lines (in all "
+            "%(all_messages)d, %(all_bytes)d, %(all_lines)d): the queue is full at %(budget)d bytes, "
+            "the store takes less than the server sends",
+            fields,
         )
 
     def _release(self) -> None:

@@ -147,7 +147,7 @@ class Client:
                 try:
                     await self.flush()
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    log.warning("closing: %s", error)
+                    log.warning("closing: %(error)s", {"error": error})
             if scope.cancelled_caught:
                 log.warning("closing: no answer, some of what was published may be lost")
         self.intake.cancel()
@@ -230,13 +230,13 @@ class Client:
         self._just_refused.clear()
         self._link = link
         self._servers.learn(link.address, info.connect_urls)
-        log.info(
-            "%s to %s (%s, nats-server %s)",
-            "connected" if statistics.connects == 1 else "reconnected",
-            link.address,
-            info.server_name,
-            info.version,
-        )
+        fields = {
+            "what": "connected" if statistics.connects == 1 else "reconnected",
+            "address": link.address,
+            "name": info.server_name,
+            "version": info.version,
+        }
+        log.info("%(what)s to %(address)s (%(name)s, nats-server %(version)s)", fields)
         for subscription in self._subscriptions:
             link.post(link.protocol.subscribe(subscription))
         self._enter("connected")
@@ -253,9 +253,9 @@ class Client:
                 f"{link.address}: {reason} ({link.refusal})" if link.refusal else f"{link.address}: {reason}"
             )
             self.statistics.last_error = why
-            log.warning("disconnected from %s", why)
+            log.warning("disconnected from %(reason)s", {"reason": why})
         else:
-            log.info("left %s", link.address)
+            log.info("left %(address)s", {"address": link.address})
         self._enter("connecting")
 
     async def _read(self, link: Link, tasks: trio.Nursery) -> None:
@@ -303,7 +303,8 @@ class Client:
         made = [s for s in asked if s.subject not in self._just_refused]
         for subscription in made:
             group = f" in queue group {subscription.queue!r}" if subscription.queue else ""
-            log.info("subscribed to %r%s", subscription.subject, group)
+            fields = {"subject": subscription.subject, "group": group}
+            log.info("subscribed to %(subject)r%(group)s", fields)
         subjects = {subscription.subject for subscription in made}
         self.statistics.refused_subjects = tuple(
             subject for subject in self.statistics.refused_subjects if subject not in subjects
@@ -311,7 +312,7 @@ class Client:
 
     async def _leave(self, link: Link, tasks: trio.Nursery) -> None:
         """Move to another server; `link` goes on until there is one that takes us."""
-        log.warning("%s is about to stop (lame duck)", link.address)
+        log.warning("%(address)s is about to stop (lame duck)", {"address": link.address})
         for address in self._servers.others(link.address):
             successor = await self._try_connect(address)
             if successor is None:
@@ -325,7 +326,8 @@ class Client:
             await link.ping().wait()
             tasks.cancel_scope.cancel()
             return
-        log.warning("no other server takes us: staying with %s until it stops", link.address)
+        fields = {"address": link.address}
+        log.warning("no other server takes us: staying with %(address)s until it stops", fields)
 
     async def _drain(self, link: Link) -> None:
         """Unsubscribe and take in what is still under way, in a few seconds at most."""
@@ -342,7 +344,8 @@ class Client:
                     if received.messages:
                         await self._backlog.accept(link.segment, received.messages)
         except FAILURES as error:
-            log.warning("lost %s while leaving it: %s", link.address, _describe(error))
+            fields = {"address": link.address, "error": _describe(error)}
+            log.warning("lost %(address)s while leaving it: %(error)s", fields)
 
     def _note_refusal(self, link: Link, text: str) -> None:
         link.refusal = text
@@ -358,7 +361,7 @@ class Client:
         self.statistics.last_error = text
         if len(self._complaints) >= MAX_COMPLAINTS:
             self._complaints.clear()
-        log.log(logging.DEBUG if text in self._complaints else level, "%s", text)
+        log.log(logging.DEBUG if text in self._complaints else level, "%(problem)s", {"problem": text})
         self._complaints.add(text)
 
     def _enter(self, state: State) -> None:

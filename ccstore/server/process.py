@@ -140,7 +140,8 @@ def notify(*assignments: str) -> bool:
         try:
             sock.sendto("\n".join(assignments).encode(), address)
         except OSError as error:
-            log.warning("cannot notify systemd at %r: %s", os.environ["NOTIFY_SOCKET"], error)
+            fields = {"socket": os.environ["NOTIFY_SOCKET"], "error": error}
+            log.warning("cannot notify systemd at %(socket)r: %(error)s", fields)
             return False
     return True
 
@@ -162,5 +163,5 @@ async def stop_on_signal() -> None:
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
-            log.info("stopping on %s", signal.Signals(number).name)
+            log.info("stopping on %(signal)s", {"signal": signal.Signals(number).name})
             return

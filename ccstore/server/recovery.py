@@ -93,15 +93,20 @@ async def _recover_columnar(store: Store, disk: Disk, directory: Path, report: R
 
 def _tell(report: Recovery) -> None:
     for damage in report.damage:
-        log.error("recovery: %s", damage)
+        log.error("recovery: %(damage)s", {"damage": damage})
     for path in report.strange:
-        log.warning("recovery: %s: no file of a store, left alone", path)
+        log.warning("recovery: %(path)s: no file of a store, left alone", {"path": path})
     if report.unclean:
         log.warning("recovery: the server was not stopped properly; what was acknowledged is there")
+    fields = {
+        "files": report.files_read, "values": report.slots, "samples": report.samples,
+        "seconds": report.seconds, "unknown": report.unknown, "refused": report.refused,
+    }  # fmt: skip
     log.info(
-        "recovery: %d files: %d values of checkpoints, %d samples of logs, %.1f s (%d unknown, %d refused)",
-        report.files_read, report.slots, report.samples, report.seconds, report.unknown, report.refused,
-    )  # fmt: skip
+        "recovery: %(files)d files: %(values)d values of checkpoints, %(samples)d samples of logs, "
+        "%(seconds).1f s (%(unknown)d unknown, %(refused)d refused)",
+        fields,
+    )
 
 
 class _Loader:

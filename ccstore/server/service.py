@@ -15,11 +15,12 @@ from typing import Any
 
 import trio
 
+from ccstore import __version__
 from ccstore.config import Config, split_address
 from ccstore.disk.files import OsDisk, lock_directory
 from ccstore.errors import UnavailableError
 from ccstore.jit import warm_up
-from ccstore.server import api, http, nats, openapi, process, status, upkeep
+from ccstore.server import api, http, logs, nats, openapi, process, status, upkeep
 from ccstore.server.auth import Authenticator
 from ccstore.server.hosting import tls_context
 from ccstore.server.services import Services, make_services
@@ -54,7 +55,7 @@ async def run(
         stack.enter_context(lock_directory(Path(config.metric_store.checkpoints.directory)))
         services = make_services(config, used_nodes=open_provider(config), disk=OsDisk())
         for warning in config.warnings:
-            log.warning("%s", warning)
+            log.warning("%(problem)s", {"problem": warning})
         serve_http = partial(http.serve, _make_app(config, services), sockets, tls=tls)
         deadline = await _run_tasks(services, serve_http, stop, task_status)
         await _save(services, deadline)
@@ -78,7 +79,7 @@ async def _run_tasks(
             intake = trio.CancelScope()
             nursery.start_soon(_take_in, services, nursery, intake)
             stack.enter_context(services.loop.watching())  # the start does not count
-            log.info("listening on %s", ", ".join(urls))
+            log.info("listening on %(urls)s", {"urls": ", ".join(urls), "version": __version__})
             process.notify("READY=1", f"STATUS=listening on {', '.join(urls)}")
             task_status.started(urls)
             await stop()
@@ -87,7 +88,9 @@ async def _run_tasks(
             deadline = nursery.cancel_scope.deadline = trio.current_time() + grace
             intake.cancel()
     if nursery.cancel_scope.cancelled_caught:
-        log.error("stopped after main.shutdown-grace (%g s): something was cut short", grace)
+        log.error(
+            "stopped after main.shutdown-grace (%(grace)g s): something was cut short", {"grace": grace}
+        )
     return deadline
 
 
@@ -100,6 +103,7 @@ async def _take_in(services: Services, nursery: trio.Nursery, until: trio.Cancel
             nats_intake = await _start_nats(nursery, services)
             async with trio.open_nursery() as jobs:  # which may be cut off at any moment
                 jobs.start_soon(process.feed_watchdog)
+                jobs.start_soon(logs.tell_unlogged)
                 if services.durability is not None:
                     await services.durability.recover()
                 upkeep.start(jobs, services)
@@ -132,7 +136,8 @@ async def _save(services: Services, deadline: float) -> None:
             await durability.checkpoints.save_all()
         except* OSError as errors:
             for error in errors.exceptions:
-                log.error("last checkpoint: %s", error)
+                fields = {"error": error}
+                log.error("last checkpoint: %(error)s; the next start reads the log instead", fields)
     if scope.cancelled_caught:
         log.warning("last checkpoint: cut short by main.shutdown-grace; the next start reads the log instead")
 
@@ -179,6 +184,7 @@ async def _deliver(services: Services, messages: nats.Messages) -> None:
         await services.wait_recovered()
     except UnavailableError:  # the server stops, and there is nothing yet that they could be stored into
         services.nats.drop(messages)
-        log.error("nats: dropped %d messages: stopped before recovery was done", len(messages))
+        fields = {"messages": len(messages)}
+        log.error("nats: dropped %(messages)d messages: stopped before recovery was done", fields)
     else:
         await services.intake.write_messages(messages)

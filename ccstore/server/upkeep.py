@@ -86,7 +86,10 @@ async def free_old(services: Services) -> None:
         await _prune(services)
     if services.durability is not None and services.config.metric_store.cleanup.mode == "delete":
         await services.durability.checkpoints.remove_older(release.cutoff)
-    log.info("retention: %d chunks before %d freed on %d hosts", freed, release.cutoff, len(release.hosts))
+    log.info(
+        "retention: %(chunks)d chunks before %(cutoff)d freed on %(hosts)d hosts",
+        {"chunks": freed, "cutoff": release.cutoff, "hosts": len(release.hosts)},
+    )
 
 
 async def check_memory(services: Services) -> None:
@@ -97,7 +100,8 @@ async def check_memory(services: Services) -> None:
     services.over_cap = exceeds(_bytes_used(services), cap)
     if services.over_cap:
         log.error(
-            "memory: %d bytes in use after all that may go was freed (cap %d)", _bytes_used(services), cap
+            "memory: %(bytes)d bytes in use after all that may go was freed (cap %(cap)d)",
+            {"bytes": _bytes_used(services), "cap": cap},
         )
 
 
@@ -111,7 +115,7 @@ async def _relieve(services: Services, cap: int) -> None:
     try:
         await save(services)  # because only what is in a checkpoint is freed
     except UnavailableError as error:
-        log.error("memory: %s; only what was saved before is freed", error)
+        log.error("memory: %(error)s; only what was saved before is freed", {"error": error})
     async with _freeing(services):
         for step in plan_relief(_hosts(services), used, now=now, retention=retention):
             before = _bytes_used(services)
@@ -119,12 +123,18 @@ async def _relieve(services: Services, cap: int) -> None:
                 return
             freed = await _free(services, step.hosts, step.cutoff)
             await _prune(services)
+            fields = {
+                "chunks": freed,
+                "bytes": before - _bytes_used(services),
+                "hosts": len(step.hosts),
+                "which": "with" if step.busy else "without",
+                "percent": step.share * 100,
+            }
             log.warning(
-                "memory: over the cap: %d chunks (%d bytes) freed on %d hosts %s running jobs, "
-                "down to %d %% of the retention",
-                freed, before - _bytes_used(services),
-                len(step.hosts), "with" if step.busy else "without", step.share * 100,
-            )  # fmt: skip
+                "memory: over the cap: %(chunks)d chunks (%(bytes)d bytes) freed on %(hosts)d hosts "
+                "%(which)s running jobs, down to %(percent)d %% of the retention",
+                fields,
+            )
 
 
 async def free_selectors(services: Services, selectors: Sequence[tuple[str, ...]], cutoff: int) -> int:

@@ -55,10 +55,12 @@ class _Backend:
             self._good_until = trio.current_time() + self._keep
         except (httpx.HTTPError, ProtocolError, trio.TooSlowError) as error:
             still = trio.current_time() < self._good_until
-            log.error(
-                "used nodes: %s: %s; %s", self._url, str(error) or type(error).__name__,
-                "the last answer goes on to count" if still else "no host is protected",
-            )  # fmt: skip
+            fields = {
+                "url": self._url,
+                "error": str(error) or type(error).__name__,
+                "effect": "the last answer goes on to count" if still else "no host is protected",
+            }
+            log.error("used nodes: %(url)s: %(error)s; %(effect)s", fields)
             if not still:
                 self._last = {}
         return self._last

@@ -223,7 +223,7 @@ class Log:
         if not shard.broken:
             shard.durable = max(shard.durable, shard.written)
             if shard.trouble:
-                log.warning("log: shard %d is durable again", shard.number)
+                log.warning("log: shard %(shard)d is durable again", {"shard": shard.number})
                 shard.trouble = ""
         shard.tell()
 
@@ -306,7 +306,10 @@ class Log:
     def _fail(self, shard: Shard, error: OSError) -> None:
         shard.failures += 1
         if not shard.trouble:
-            log.error("log: shard %d is not durable: %s; samples go on into memory", shard.number, error)
+            log.error(
+                "log: shard %(shard)d is not durable: %(error)s; samples go on into memory",
+                {"shard": shard.number, "error": error},
+            )
         shard.broken, shard.trouble = True, str(error)
         shard.tell()
 

@@ -50,13 +50,16 @@ from ccstore.wire.lineprotocol import (
     value_of,
 )
 
-__all__ = ["MAX_REJECTS", "SPARE_BYTES", "Directory", "Reject", "Scan", "Scanner"]
+__all__ = ["MAX_NAME", "MAX_REJECTS", "SPARE_BYTES", "Directory", "Reject", "Scan", "Scanner"]
 
 SPARE_BYTES = 8
 """How far the bytes of a message go on behind its end, whatever they are."""
 
 MAX_REJECTS = 20
 """How many lines of a step, or of a message, are explained; all are counted."""
+
+MAX_NAME = 100
+"""Bytes up to which the name of an unknown metric, and what follows it, are looked at."""
 
 _ROWS = 8192
 _TODO = 512  # a line with a new key costs 1 to 2 us
@@ -217,6 +220,19 @@ class Scan:
         count = int(progress[kernels.ROWS])
         return Batch(count, batch.series, batch.times, batch.values, batch.outcomes), made
 
+    def unknown_metrics(self, batch: Batch, *, lines: int) -> set[str]:
+        """Return the measurements of the first so many lines of the last step that name an unknown one.
+
+        At most `MAX_NAME` characters of each.
+        """
+        rows = np.flatnonzero(batch.outcomes[: batch.count] == Outcome.UNKNOWN_METRIC)[:lines]
+        stop = int(np.max(self._ends))
+        found = (
+            split_measurement(self._bytes, begin, min(begin + MAX_NAME, stop))
+            for begin in batch.times[rows].tolist()
+        )
+        return {name for name in found if name}
+
     # --- what the kernel left
 
     def _take_todo(self, allowance: int) -> int:
@@ -300,6 +316,7 @@ class Scan:
         name = line.measurement if line else split_measurement(self._bytes, entry[BEGIN], entry[LINE_STOP])
         if name is not None and name not in metrics:
             self._decide(entry, Outcome.UNKNOWN_METRIC)
+            self._scanner.batch.times[entry[ROW]] = entry[BEGIN]  # as the kernel does
         elif wrong:
             self._reject(entry, Outcome.BAD_LINE, wrong)
         elif line is None:

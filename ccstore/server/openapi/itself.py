@@ -86,6 +86,7 @@ SCHEMAS: Mapping[str, Node] = {
                     "by_source": {"type": "object", "additionalProperties": strict(_OUTCOMES)},
                 }
             ),
+            "unknown_metrics": array(_TEXT, description="the first names of metrics that are not configured"),
             "loop_hold_task": _TEXT,
             "nats": {
                 "type": "object",

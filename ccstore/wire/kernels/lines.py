@@ -194,6 +194,8 @@ def scan_lines(
     * KEY_STOP >= 0: only the key is not known (printable ASCII, no backslash); value and time are
       set;
     * KEY_STOP == -1: parse the whole line; it may be longer than `longest` bytes.
+
+    The time of a row with an outcome is the offset where its line begins: it has no other use.
     """
     i, part, row, left = progress[POSITION], progress[PART], progress[ROWS], progress[TODO]
     previous, first = progress[PREVIOUS], row - progress[LINES]  # the row of the part's first line
@@ -250,7 +252,7 @@ def scan_lines(
                     halvings = 0 if todo[left, PLACE] == ODD else 2
                 left += 1
             else:
-                outcomes[row] = outcome
+                outcomes[row], times[row] = outcome, begin
             work += (i - begin) >> halvings
         row += 1
     progress[POSITION], progress[PART], progress[LINES] = min(i, stop), part, row - first
