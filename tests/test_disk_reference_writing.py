@@ -225,12 +225,13 @@ def test_the_end_of_a_round() -> None:
 
 
 def test_old_checkpoints_go() -> None:
-    """Those that end by the cutoff; the others, and files that cannot be read, stay."""
+    """Those that end by the cutoff; the others, those of used hosts, and files that cannot be read, stay."""
     disk = MemoryDisk()
     checkpoint(disk, [(0, T, 0, [1.0])], now=T + 10)
     checkpoint(disk, [(0, T + 100, 0, [1.0])], now=T + 200)
     disk.put(DIRECTORY / "c" / "h2" / "7.bin", b"damaged")
-    assert Reference(disk, DIRECTORY, ".bin").remove_older(T + 150) == 1
+    assert Reference(disk, DIRECTORY, ".bin").remove_older(T + 150, {("c", "h1")}) == 0
+    assert Reference(disk, DIRECTORY, ".bin").remove_older(T + 150, {("c", "h9"), ("d", "h")}) == 1
     assert [path.name for path in disk.names] == [f"{T + 100}.bin", "7.bin"]
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+from functools import partial
 
 import pytest
 import trio
@@ -21,6 +22,8 @@ from durable import (
 from test_server_wal import point
 
 from ccstore.disk import layout
+from ccstore.disk.checkpoint import CheckpointReader
+from ccstore.disk.hosts import hosts_of
 from ccstore.memory import saving
 from ccstore.server.checkpoints import Backoff
 
@@ -195,6 +198,32 @@ async def test_old_checkpoints_are_removed(server):
     await server.checkpoints.remove_older(START + 10_000 - 5)
     assert files(server, segments=False) == before[1:]
     assert sorted((await without_log(server.disk)).values()) == [1000, 2000]
+
+
+async def test_checkpoints_of_used_hosts_stay(server):
+    """A file stays as long as one of the hosts in it is used, and goes when none is any more."""
+    for step, host in enumerate(("h1", "h2", "h1")):
+        await server.keep([*point(step, step=step, host=host), *point(9, step=step, host="h3")])
+        await server.checkpoints.save_all()
+    first, second, third = sorted(files_of_hosts(server))
+    remove = partial(server.checkpoints.remove_older, START + 10_000)
+    await remove({("c", "h2"), ("other", "h1")})
+    assert files_of_hosts(server) == [second]
+    await remove({("c", "h2")})
+    assert files_of_hosts(server) == [second]
+    await remove({("c", "h1")})
+    assert files(server, segments=False) == []
+    assert first < second < third
+
+
+def files_of_hosts(server: Server) -> list[int]:
+    """Return the numbers of checkpoints that hold one of the hosts h1 and h2."""
+    named = {}
+    for file in layout.find_files(server.disk, DIRECTORY):
+        if not file.is_segment:
+            blocks = CheckpointReader(server.disk.map(file.path))
+            named[file.number] = set().union(*(hosts_of(names) for names, _ in blocks))
+    return [number for number, hosts in named.items() if hosts & {("c", "h1"), ("c", "h2")}]
 
 
 async def test_backing_off(server):

@@ -145,11 +145,11 @@ async def open_backend() -> AsyncIterator[Backend]:
 
 
 @asynccontextmanager
-async def with_backend(backend: Backend, clock: MockClock) -> AsyncIterator[Server]:
-    """Run a server that asks the backend, with samples of two hosts, and let an hour pass."""
+async def with_backend(backend: Backend, clock: MockClock, *, age: int = 0) -> AsyncIterator[Server]:
+    """Run a server that asks the backend, with samples of two hosts of an age (s), and let an hour pass."""
     config = retained(backend_url=f"http://127.0.0.1:{backend.port}/", backend_token="secret")
     async with running(config, now=later) as server:
-        await fill(server.services, lines(["h1", "h2"], cluster="birch"))
+        await fill(server.services, lines(["h1", "h2"], cluster="birch", time=NOW - age))
         await next_pass(server, clock)
         yield server
 
@@ -209,6 +209,20 @@ async def test_the_last_answer_counts_for_one_retention(
         False,
     ]
     assert logged(caplog, logging.ERROR)[1].endswith("no host is protected")
+
+
+async def test_nothing_is_freed_before_the_first_answer(
+    mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backend that was down at the start may know jobs; after one retention without a word nobody waits."""
+    async with open_backend() as backend:
+        backend.status = 500
+        async with with_backend(backend, mock_clock, age=2 * HOUR) as server:
+            assert len(stored(server.services, start=NOW - 3 * HOUR)) == 2
+            assert logged(caplog, logging.ERROR)[-1].endswith("; every host may be one")
+            await next_pass(server, mock_clock)
+            assert stored(server.services, start=NOW - 3 * HOUR) == {}
+            assert logged(caplog, logging.ERROR)[-1].endswith("; no host is protected")
 
 
 async def test_a_stop_does_not_wait_for_the_backend(mock_clock: MockClock) -> None:

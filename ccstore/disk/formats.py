@@ -10,22 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 from ccstore.disk import layout
-from ccstore.disk.checkpoint import is_older
+from ccstore.disk.checkpoint import CheckpointReader, is_older
 from ccstore.disk.files import Disk
+from ccstore.disk.hosts import Host, hosts_of
 from ccstore.disk.writing import CheckpointFile, Segment
 from ccstore.model import Names, Runs, Samples
 
-__all__ = ["CheckpointFiles", "Columnar", "Format", "Host", "LogFiles", "host_of"]
-
-Host = tuple[str, str]
-"""Cluster and host."""
-
-
-def host_of(names: Names) -> Host:
-    """Return the first host that is named."""
-    parents = names.parents.tolist()
-    host = next(place for place, parent in enumerate(parents) if parent >= 0)  # its cluster comes before
-    return names.place_names[parents[host]], names.place_names[host]
+__all__ = ["CheckpointFiles", "Columnar", "Format", "LogFiles"]
 
 
 class LogFiles(Protocol):
@@ -97,8 +88,11 @@ class Format(Protocol):
         not, which only takes room.
         """
 
-    def remove_older(self, cutoff: int) -> int:
-        """Remove checkpoints all of whose values are older than a time (s); return how many."""
+    def remove_older(self, cutoff: int, used: Collection[Host]) -> int:
+        """Remove checkpoints all of whose values are older than a time (s); return how many.
+
+        Those with values of hosts that are used stay.
+        """
 
 
 class Columnar:
@@ -109,6 +103,7 @@ class Columnar:
     def __init__(self, disk: Disk, directory: Path) -> None:
         self._disk = disk
         self._directory = directory
+        self._hosts: dict[Path, frozenset[Host]] = {}  # of checkpoints that had to stay for some
 
     def prepare(self, shards: int) -> None:
         """Make a directory for each shard."""
@@ -141,11 +136,25 @@ class Columnar:
                 left.append(error)
         return len(paths) - len(left), left
 
-    def remove_older(self, cutoff: int) -> int:
-        """Remove checkpoints."""
+    def remove_older(self, cutoff: int, used: Collection[Host]) -> int:
+        """Remove checkpoints; one that has values of a used host stays as a whole."""
+        files = [file.path for file in layout.find_files(self._disk, self._directory) if not file.is_segment]
+        old = [path for path in files if is_older(self._disk.map(path), cutoff)]
+        # A file never changes, and to look through it takes long: once is enough.
+        known = {path: self._hosts[path] for path in old if path in self._hosts}
+        if used:
+            known |= {path: self._read_hosts(path) for path in old if path not in known}
+        self._hosts = known
         removed = 0
-        for file in layout.find_files(self._disk, self._directory):
-            if not file.is_segment and is_older(self._disk.map(file.path), cutoff):
-                self._disk.remove(file.path)
+        for path in old:
+            if not used or known[path].isdisjoint(used):
+                self._disk.remove(path)
                 removed += 1
         return removed
+
+    def _read_hosts(self, path: Path) -> frozenset[Host]:
+        """Return the hosts that a checkpoint has values of."""
+        found: set[Host] = set()
+        for names, _ in CheckpointReader(self._disk.map(path)):
+            found |= hosts_of(names)
+        return frozenset(found)

@@ -15,12 +15,13 @@ it is unsaved again.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import trio
 from attrs import define, field, frozen
 
-from ccstore.disk.formats import CheckpointFiles, Format, Host, host_of
+from ccstore.disk.formats import CheckpointFiles, Format
+from ccstore.disk.hosts import Host, host_of
 from ccstore.memory.saving import Copied, Marks, copies_of_unsaved, take_back
 from ccstore.memory.store import Store
 from ccstore.server.wal import Cut, Log, Shard
@@ -180,10 +181,13 @@ class Checkpoints:
             fields = {"shard": shard.number, "values": file.values, "bytes": file.bytes}
             log.info("checkpoint: shard %(shard)d: %(values)d values in %(bytes)d bytes", fields)
 
-    async def remove_older(self, cutoff: int) -> None:
-        """Remove checkpoints all of whose values are older than a time (s). Raises OSError."""
+    async def remove_older(self, cutoff: int, used: Collection[Host] = ()) -> None:
+        """Remove checkpoints all of whose values are older than a time (s), but for those of used hosts.
+
+        Raises OSError.
+        """
         async with self.lock:
-            self.removed += await trio.to_thread.run_sync(self.format.remove_older, cutoff)
+            self.removed += await trio.to_thread.run_sync(self.format.remove_older, cutoff, used)
 
     def _copies(self, shard: Shard) -> Iterator[Copied]:
         """Copy what is unsaved of the hosts of a shard, each one for itself if it has files of its own."""

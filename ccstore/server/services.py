@@ -28,8 +28,10 @@ from ccstore.wire.scan import Scanner
 
 __all__ = ["Services", "UsedNodes", "make_services"]
 
-UsedNodes = Callable[[int], Awaitable[UsedHosts]]
-"""Returns the hosts of each cluster on which a job runs that started before the given time (s)."""
+UsedNodes = Callable[[int], Awaitable[UsedHosts | None]]
+"""Returns the hosts of each cluster on which a job runs that started before the given time (s).
+
+None if that is not known now, but may be soon: what may be needed then has to stay."""
 
 _UNLIMITED_SERIES = 2**27
 _KEYS_PER_SERIES = 1.25
@@ -91,6 +93,13 @@ class Services:
         if self.durability is not None:
             await self.durability.settled.wait()
             self.check_recovered()
+
+    async def find_used(self, before: int) -> UsedHosts | None:
+        """Return the hosts on which a job runs that started before a time (s), as far as anybody knows.
+
+        None if somebody should know, and cannot tell now.
+        """
+        return {} if self.used_nodes is None else await self.used_nodes(before)
 
     @property
     def uses_nats(self) -> bool:

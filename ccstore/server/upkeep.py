@@ -16,7 +16,7 @@ import trio
 from numpy.typing import NDArray
 
 from ccstore.errors import UnavailableError
-from ccstore.memory.retention import UsedHosts, check_interval, exceeds, plan_relief, plan_retention
+from ccstore.memory.retention import check_interval, exceeds, plan_relief, plan_retention
 from ccstore.server.checkpoints import Backoff, Written
 from ccstore.server.clock import JobStatistics, every
 from ccstore.server.durability import Durability
@@ -75,7 +75,10 @@ def _start_saving(nursery: trio.Nursery, services: Services, durability: Durabil
 async def free_old(services: Services) -> None:
     """Free what is older than the retention, except on hosts with running jobs."""
     now, retention = services.now(), int(services.config.metric_store.retention_in_memory)
-    used = await _used_hosts(services, now - retention)
+    used = await services.find_used(now - retention)
+    if used is None:
+        log.warning("retention: nothing is freed as long as nobody knows which hosts have running jobs")
+        return
     async with _freeing(services):
         hosts = _hosts(services)
         release = plan_retention(hosts, used, now=now, retention=retention)
@@ -85,7 +88,8 @@ async def free_old(services: Services) -> None:
         freed = await _free(services, release.hosts, release.cutoff)
         await _prune(services)
     if services.durability is not None and services.config.metric_store.cleanup.mode == "delete":
-        await services.durability.checkpoints.remove_older(release.cutoff)
+        kept = {(cluster, host) for cluster, hosts_used in used.items() for host in hosts_used}
+        await services.durability.checkpoints.remove_older(release.cutoff, kept)
     log.info(
         "retention: %(chunks)d chunks before %(cutoff)d freed on %(hosts)d hosts",
         {"chunks": freed, "cutoff": release.cutoff, "hosts": len(release.hosts)},
@@ -111,7 +115,7 @@ async def _relieve(services: Services, cap: int) -> None:
     if retention <= 0:
         retention = _WITHOUT_RETENTION
     now = services.now()
-    used = await _used_hosts(services, now - retention)
+    used = await services.find_used(now - retention)  # if nobody knows, memory goes first
     try:
         await save(services)  # because only what is in a checkpoint is freed
     except UnavailableError as error:
@@ -174,10 +178,6 @@ async def save(services: Services) -> Written:
     if failed:
         raise UnavailableError(f"checkpoints: {failed[0]}") from failed[0]
     return written
-
-
-async def _used_hosts(services: Services, before: int) -> UsedHosts | None:
-    return None if services.used_nodes is None else await services.used_nodes(before)
 
 
 def _hosts(services: Services) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """Which hosts run jobs, as the job database of a site's backend tells over HTTP.
 
-The answer protects the data of running jobs from retention. When the backend does not answer, the
-last good answer goes on to count for one retention; after that nothing is protected, because memory
-that is never freed harms everybody.
+The answer protects the data of running jobs from retention, in memory and on disk. When the backend does not
+answer, the last good answer goes on to count for one retention; if there was none yet, nobody knows, and
+nothing is freed so long. After that nothing is protected, because memory that is never freed harms everybody.
 """
 
 import logging
@@ -44,25 +44,29 @@ class _Backend:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._tls = httpx.create_ssl_context()  # reading all certificates takes 20 ms: once, not each time
         self._keep = keep
-        self._last: UsedHosts = {}
-        self._good_until = -math.inf
+        self._last: UsedHosts | None = None
+        self._good_until = trio.current_time() + keep
 
-    async def __call__(self, before: int) -> UsedHosts:
-        """Return the hosts of each cluster on which a job runs that started before a time (s)."""
+    async def __call__(self, before: int) -> UsedHosts | None:
+        """Return the hosts of each cluster on which a job runs that started before a time (s).
+
+        None if it has not answered yet.
+        """
         try:
             with trio.fail_after(TIMEOUT):
                 self._last = await self._ask(before)
             self._good_until = trio.current_time() + self._keep
         except (httpx.HTTPError, ProtocolError, trio.TooSlowError) as error:
-            still = trio.current_time() < self._good_until
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            if trio.current_time() >= self._good_until:
+                self._last = {}
+            effect = "the last answer goes on to count" if self._last else "no host is protected"
             fields = {
                 "url": self._url,
-                "error": str(error) or type(error).__name__,
-                "effect": "the last answer goes on to count" if still else "no host is protected",
+                "error": reason,
+                "effect": "every host may be one" if self._last is None else effect,
             }
             log.error("used nodes: %(url)s: %(error)s; %(effect)s", fields)
-            if not still:
-                self._last = {}
         return self._last
 
     async def _ask(self, before: int) -> UsedHosts:

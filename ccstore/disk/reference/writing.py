@@ -26,7 +26,7 @@ from attrs import define
 
 from ccstore.disk.files import Disk, File
 from ccstore.disk.folding import join_samples
-from ccstore.disk.formats import Host, host_of
+from ccstore.disk.hosts import Host, host_of
 from ccstore.disk.layout import ROOM
 from ccstore.disk.reference.checkpoint import Checkpoint
 from ccstore.disk.reference.columns import arrange, revise
@@ -288,10 +288,12 @@ class Reference:
             raise errors[0]
         return removed, []
 
-    def remove_older(self, cutoff: int) -> int:
+    def remove_older(self, cutoff: int, used: Collection[Host]) -> int:
         """Remove checkpoints; raises the first OSError after all files had their turn."""
         removed, errors = 0, list[OSError]()
         for host in list_hosts(self.disk, self.directory, skip={ROOM}).hosts:
+            if (host.cluster, host.host) in used:
+                continue
             for file in plan_cleanup(host.files, cutoff, partial(find_stop, self.disk)):
                 try:
                     self.disk.remove(file.path)
