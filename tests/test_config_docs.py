@@ -8,12 +8,15 @@ import attrs
 import pytest
 
 from ccstore.config import DEFAULT_METRICS, load_config, sections
+from ccstore.config.clusterfile import ClusterFile, MetricConfig, read_clusters
 from ccstore.config.dump import _value
 from ccstore.config.keys import ListOf, Section, key_of
 from ccstore.config.load import IGNORED_MAIN_KEYS
+from ccstore.config.nodelist import parse_node_list
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "reference" / "config.md").read_text(encoding="utf-8")
+CLUSTERS_PAGE = (ROOT / "docs" / "reference" / "clusters.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("config*.json"))
 
 
@@ -41,9 +44,11 @@ IN_CODE = [
     *keys_of(sections.MetricEntry, "metrics.<name>"),
     *keys_of(sections.MetricStoreConfig, "metric-store"),
     *keys_of(sections.NatsConfig, "nats"),
+    *keys_of(sections.ArchiveConfig, "archive"),
+    *keys_of(sections.CronConfig, "cron"),
 ]
 ON_PAGE = re.findall(
-    r"^\| `((?:main|metrics|metric-store|nats)\.[^`]*|metric-store)` \| (.*?) \| (\w+) \|", PAGE, re.MULTILINE
+    r"^\| `((?:main|metrics|metric-store|nats|archive|cron)\.[^`]*)` \| (.*?) \| (\w+) \|", PAGE, re.MULTILINE
 )
 
 
@@ -68,6 +73,45 @@ def test_the_keys_stand_below_the_heading_of_their_object():
         elif (row := re.match(r"\| `([a-z-]+\.[^`]*)` \|", line)) and heading:
             parent = row[1].rsplit(".", 1)[0].removesuffix("[]").removesuffix(".<name>")
             assert heading in (parent, row[1])
+
+
+def fields_of(cls, path=""):
+    """Yield (path, whether it is required) of every key of a cluster file, depth first."""
+    for field in attrs.fields(cls):
+        declared = key_of(field)
+        here = f"{path}.{declared.name}".lstrip(".")
+        yield here, declared.required
+        kind, lists = declared.kind, ""
+        while isinstance(kind, ListOf):
+            kind, lists = kind.item, f"{lists}[]"
+        if isinstance(kind, Section) and not (kind.cls is MetricConfig and path):
+            yield from fields_of(kind.cls, here + lists)
+
+
+def test_every_key_of_a_cluster_file_is_documented_and_no_other():
+    """Path and whether it is required; a list of metrics is described once."""
+    rows = re.findall(r"^\| `([a-zA-Z.\[\]]+)` \| (required|) ?\|", CLUSTERS_PAGE, re.MULTILINE)
+    assert [(path, needed == "required") for path, needed in rows] == list(fields_of(ClusterFile))
+
+
+def test_the_cluster_file_on_the_page_is_one(tmp_path):
+    """What is copied from the page works, and is the file among the examples."""
+    (block,) = re.findall(r"```json\n(.*?)```", CLUSTERS_PAGE, re.DOTALL)
+    archive = ROOT / "examples" / "job-archive"
+    assert json.loads(block) == json.loads((archive / "alpha" / "cluster.json").read_text())
+    found = read_clusters(str(archive))
+    assert (list(found.clusters), found.problems, found.warnings) == (["alpha"], [], [])
+
+
+@pytest.mark.parametrize(
+    "row", re.findall(r"^\| `([^`]*)` \| (.*) \| (\d+) \|$", CLUSTERS_PAGE, re.MULTILINE)
+)
+def test_the_node_lists_on_the_page(row):
+    """Every example means the hosts that stand beside it."""
+    text, hosts, count = row
+    nodes = parse_node_list(text)
+    assert nodes.count == int(count)
+    assert all(host in nodes for host in re.findall("`([^`]*)`", hosts))
 
 
 def test_the_page_lists_the_built_in_metrics():

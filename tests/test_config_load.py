@@ -108,7 +108,7 @@ def test_a_file_that_is_not_utf_8():
     """Bytes that are no UTF-8 are a mistake of the file."""
     with open("given.json", "wb") as file:
         file.write(b'{"main": "\xff"}')
-    with pytest.raises(ConfigError, match=r"^given\.json: not JSON \('utf-8' codec"):
+    with pytest.raises(ConfigError, match=r"^given\.json: not text \('utf-8' codec"):
         load_config("given.json", environ={})
 
 

@@ -42,7 +42,7 @@ PLACES = (*HOSTS, (*HOSTS[0], "socket0"), (*HOSTS[2], "socket1", "mem0"))
 
 def convert(source: Path, target: Path, to: str, frequencies: dict[str, int] | None = None) -> Conversion:
     known = FREQUENCIES if frequencies is None else frequencies
-    return convert_directory(source, target, to=to, frequencies=known, now=START)
+    return convert_directory(source, target, to=to, frequencies=lambda _: known, now=START)
 
 
 def at(path: tuple[str, ...], metric: str, slot: int) -> Key:
@@ -451,7 +451,7 @@ def test_progress_of_each_phase_reaches_its_end(tmp_path: Path, to: str) -> None
         tmp_path / "source",
         tmp_path / "target",
         to=to,
-        frequencies={},
+        frequencies=lambda _: {},
         now=START,
         advance=lambda what, done, total: phases.setdefault(what, []).append((done, total)),
     )
@@ -477,13 +477,18 @@ def test_a_conversion_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     convert_directory(
-        tmp_path / "source", tmp_path / "whole", to="json", frequencies={}, now=START, advance=count
+        tmp_path / "source", tmp_path / "whole", to="json", frequencies=lambda _: {}, now=START, advance=count
     )
     assert moments > 5
     for moment in range(moments):
         left = moment
         with pytest.raises(KeyboardInterrupt):
             convert_directory(
-                tmp_path / "source", tmp_path / "cut", to="json", frequencies={}, now=START, advance=cut
+                tmp_path / "source",
+                tmp_path / "cut",
+                to="json",
+                frequencies=lambda _: {},
+                now=START,
+                advance=cut,
             )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "whole"]

@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
-from apiserver import Server, running, series
+from apiserver import METRICS, Server, make_config, running, series
+from attrs import evolve
 from prometheus_client.parser import text_string_to_metric_families
 
+from ccstore.model import Aggregation, Metric
 from ccstore.server.ledger import OUTCOMES
 
 
@@ -50,3 +52,29 @@ async def test_reading_resets_nothing() -> None:
         for count in range(1, 4):
             await server.write(*series("x", f"h{count}", [1]))
             assert (await get(server, "/api/stats"))["lines"]["stored"] == count
+
+
+async def test_a_cluster_can_have_other_metrics_than_the_rest() -> None:
+    """They are told on demand, and lines, queries and health go by them."""
+    config = evolve(make_config(), own_metrics={"fast": (Metric("load", 10, Aggregation.SUM, "tasks"),)})
+    async with running(config) as server:
+        lists = [await get(server, f"/api/metrics{query}") for query in ("", "?cluster=c", "?cluster=fast")]
+        load = [next(one for one in shown["metrics"] if one["name"] == "load") for shown in lists]
+        assert (
+            load[0] == load[1] == {"name": "load", "unit": "threads", "frequency": 60, "aggregation": "avg"}
+        )
+        assert load[2] == {"name": "load", "unit": "tasks", "frequency": 10, "aggregation": "sum"}
+        assert [len(shown["metrics"]) for shown in lists] == [len(METRICS)] * 3
+        times = range(600, 661, 10)
+        for cluster in ("fast", "c"):
+            await server.write(*(f"load,cluster={cluster},hostname=h value=1 {time}" for time in times))
+            question = {
+                "cluster": cluster,
+                "from": 600,
+                "to": 700,
+                "with-padding": False,
+                "for-all-nodes": ["load"],
+            }
+            ((answer,),) = json.loads(await server.query(question))["results"]
+            expected = {"fast": (10, [1.0] * 7), "c": (60, [1.0, 1.0])}[cluster]
+            assert (answer["resolution"], answer["data"]) == expected

@@ -6,6 +6,7 @@ what became of each line.
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -128,9 +129,10 @@ class Bench:
         todo: int = 2048,
         ahead: int = 16,
         places: int = 1000,
+        own: Mapping[str, Sequence[Metric]] = MappingProxyType({}),
     ) -> None:
         """Make a scanner that may have less room than usual: for so many rows, entries, and keys."""
-        self.store = Store(metrics, max_series=max_series, max_bytes=1 << 20)
+        self.store = Store(metrics, own=own, max_series=max_series, max_bytes=1 << 20)
         self.keys = KeyCache(max_keys=max_keys, seed=7)
         self.scanner = Scanner(self.keys, self.store, max_line_bytes=longest)
         batch = self.scanner.batch

@@ -13,6 +13,7 @@ from ccstore.cli.figures import amount, bytes_of, reading
 from ccstore.config import load_config
 from ccstore.disk.conversion import FORMATS, Conversion, check_target, convert_directory
 from ccstore.disk.files import lock_directory
+from ccstore.disk.holdings import Frequencies
 from ccstore.errors import ConfigError
 
 __all__ = ["command"]
@@ -67,11 +68,12 @@ def command(directory: Path, to: str, out: Path | None, config: str | None) -> E
     return _report(done, target)
 
 
-def _load_frequencies(config: str | None) -> dict[str, int]:
-    """Return the seconds of each metric; none without a configuration."""
+def _load_frequencies(config: str | None) -> Frequencies:
+    """Return who tells the seconds of each metric; none without a configuration."""
     if config is None and not Path("config.json").exists():
-        return {}
-    return {name: metric.frequency for name, metric in load_config(config).metrics.items()}
+        return lambda _cluster: {}
+    loaded = load_config(config)
+    return lambda cluster: {name: one.frequency for name, one in loaded.metrics_of(cluster).items()}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ server and cli alone: the rooms below get plain values. Invariant: a `Config` th
 returns is complete, in house units and free of contradictions, so nobody checks it again.
 """
 
+from ccstore.config.clusters import Cluster, Clusters, Subcluster, Topology
 from ccstore.config.defaults import DEFAULT_METRICS
 from ccstore.config.dump import dump_config
 from ccstore.config.durations import format_duration, parse_duration
@@ -13,9 +14,11 @@ from ccstore.config.keys import is_loopback, split_address
 from ccstore.config.load import load_config
 from ccstore.config.sections import (
     ApiSubjects,
+    ArchiveConfig,
     CheckpointsConfig,
     CleanupConfig,
     Config,
+    CronConfig,
     DbConfig,
     DebugConfig,
     LimitsConfig,
@@ -32,9 +35,13 @@ from ccstore.config.sections import (
 __all__ = [
     "DEFAULT_METRICS",
     "ApiSubjects",
+    "ArchiveConfig",
     "CheckpointsConfig",
     "CleanupConfig",
+    "Cluster",
+    "Clusters",
     "Config",
+    "CronConfig",
     "DbConfig",
     "DebugConfig",
     "LimitsConfig",
@@ -45,6 +52,8 @@ __all__ = [
     "NatsTlsConfig",
     "NodestateRetention",
     "Resampling",
+    "Subcluster",
+    "Topology",
     "WalConfig",
     "dump_config",
     "format_duration",

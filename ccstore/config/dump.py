@@ -18,16 +18,22 @@ def dump_config(config: Config) -> dict[str, Any]:
     """Return all keys with their values in the units of the file; absent sections are None."""
     return {
         "main": _section(config.main),
-        "metrics": {
-            metric.name: {
-                "frequency": metric.frequency,
-                "aggregation": metric.aggregation.value or None,
-                **({"unit": metric.unit} if metric.unit else {}),
-            }
-            for metric in config.metrics.values()
-        },
+        "metrics": None if config.metrics_derived else _metrics(config),
         "metric-store": _section(config.metric_store),
         "nats": _section(config.nats),
+        "archive": _section(config.archive),
+        "cron": _section(config.cron),
+    }
+
+
+def _metrics(config: Config) -> dict[str, Any]:
+    return {
+        metric.name: {
+            "frequency": metric.frequency,
+            "aggregation": metric.aggregation.value or None,
+            **({"unit": metric.unit} if metric.unit else {}),
+        }
+        for metric in config.metrics.values()
     }
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "DURATION",
     "ED25519_KEY",
     "HTTP_URL",
+    "METRIC_NAME",
     "NATS_SERVERS",
     "PATH",
     "POSITIVE_DURATION",
@@ -92,6 +93,8 @@ class Section:
     """A JSON object, kept as an instance of `cls`."""
 
     cls: type[attrs.AttrsInstance]
+    shared: bool = False
+    """Whether keys that we do not know are somebody else's, and not mistakes."""
 
 
 Kind = Value | ListOf | Section
@@ -222,8 +225,8 @@ def choice(*names: str) -> Value:
             raise ValueError("unknown value")
         return _text(value)
 
-    quoted = [f'"{name}"' for name in names]
-    return Value(f"{', '.join(quoted[:-1])} or {quoted[-1]}", read)
+    *others, last = [f'"{name}"' for name in names]
+    return Value(f"{', '.join(others)} or {last}" if others else last, read)
 
 
 def _duration(value: Any) -> float:
@@ -305,6 +308,12 @@ def _cluster(value: Any) -> str:
     return text
 
 
+def _metric_name(value: Any) -> str:
+    if not 0 < len(_text(value).encode(errors="replace")) <= 255 or not value.isprintable():
+        raise ValueError("not a name for a metric")
+    return _text(value)
+
+
 def _client_address(value: Any) -> str:
     if _text(value) != "*" and not _is_ip_address(value):
         raise ValueError("not an IP address")
@@ -334,6 +343,7 @@ HTTP_URL = Value('"http://host:port" or "https://host:port"', _http_url)
 NATS_SERVERS = Value('"nats://host:4222" or "tls://host:4222", several separated by commas', _nats_servers)
 SUBJECT = Value('a NATS subject such as "hpc.metrics" or "hpc.>"', _subject)
 CLUSTER = Value("1 to 255 bytes without slash, backslash and double dot", _cluster)
+METRIC_NAME = Value("1 to 255 printable bytes", _metric_name)
 CLIENT_ADDRESS = Value('an IP address or "*" for all', _client_address)
 ED25519_KEY = Value(
     "the base64 of an Ed25519 public key of 32 bytes",

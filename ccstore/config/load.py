@@ -12,21 +12,33 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
-from ccstore.config.keys import ED25519_KEY
-from ccstore.config.reader import JsonObject, Reader, closest
+from ccstore.config.clusterfile import read_clusters
+from ccstore.config.files import read_json
+from ccstore.config.keys import ED25519_KEY, METRIC_NAME, key_of
+from ccstore.config.reader import Reader, closest
 from ccstore.config.rules import find_contradictions, find_notes, find_warnings
-from ccstore.config.sections import Config, MainConfig, MetricEntry, MetricStoreConfig, NatsConfig
+from ccstore.config.sections import (
+    ArchiveConfig,
+    Config,
+    CronConfig,
+    MainConfig,
+    MetricEntry,
+    MetricStoreConfig,
+    NatsConfig,
+)
 from ccstore.errors import ConfigError
 from ccstore.model import Aggregation, Metric
 
 __all__ = ["DEFAULT_PATH", "IGNORED_MAIN_KEYS", "load_config"]
 
+S = TypeVar("S", bound=attrs.AttrsInstance)
+
 DEFAULT_PATH = "./config.json"
-SECTIONS = ("main", "metrics", "metric-store", "nats")
+SECTIONS = ("main", "metrics", "metric-store", "nats", "archive", "cron")
 IGNORED_MAIN_KEYS = frozenset(
     {
         "embed-static-files",
@@ -57,39 +69,20 @@ def load_config(path: str | None = None, *, environ: Mapping[str, str] = os.envi
     if path is None:
         config = Config(warnings=(f"{DEFAULT_PATH}: no such file, so everything has its default",))
     else:
-        document = _read_file(path)
+        document = read_json(path)
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: not an object (wanted an object with main, metrics and metric-store)")
         reader.complain_about_repeated(document)
         config = _read_sections(reader, _with_included_files(reader, document))
         config = attrs.evolve(config, path=path)
     config = _with_environment(reader, config, environ)
+    config = _with_clusters(reader, config)
     contradictions = find_contradictions(config, reader.given)
     reader.problems += [str(c) for c in contradictions if not any(map(reader.is_broken, c.keys))]
     if reader.problems:
         raise ConfigError(reader.problems)
     notes = find_notes(config, reader.given, reader.foreign) if config.path else ()
     return attrs.evolve(config, warnings=(*config.warnings, *find_warnings(config)), notes=tuple(notes))
-
-
-def _read_file(path: str) -> Any:
-    """Return the JSON value in the file; raises ConfigError with line and column."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        value = json.loads(text, object_pairs_hook=JsonObject.from_pairs, parse_constant=_refuse_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair, which is no text
-        return value
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except json.JSONDecodeError as error:
-        what = error.msg[:1].lower() + error.msg[1:]
-        raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: {what}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not JSON ({error})") from error
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def _with_included_files(reader: Reader, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,7 +100,7 @@ def _with_included_files(reader: Reader, document: Mapping[str, Any]) -> dict[st
             reader.broken.add(name)
         else:
             try:
-                sections[name] = _read_file(included)
+                sections[name] = read_json(included)
                 reader.complain_about_repeated(sections[name], name)
             except ConfigError as error:
                 reader.problems += [f"{name}-file: {problem}" for problem in error.problems]
@@ -131,14 +124,27 @@ def _read_sections(reader: Reader, document: Mapping[str, Any]) -> Config:
         config = attrs.evolve(config, main=main)
     if "metrics" in present:
         config = attrs.evolve(config, metrics=_read_metrics(reader, present["metrics"], warnings))
-    else:
-        warnings.append(f"metrics: missing, so the built-in table of {len(config.metrics)} metrics is used")
     if "metric-store" in present:
         store = reader.section(MetricStoreConfig, present["metric-store"], "metric-store")
         config = attrs.evolve(config, metric_store=store)
     if "nats" in present:
         config = attrs.evolve(config, nats=reader.section(NatsConfig, present["nats"], "nats"))
+    if "archive" in present:
+        archive = _read_shared(reader, ArchiveConfig, present["archive"], "archive", warnings)
+        config = attrs.evolve(config, archive=archive)
+    if "cron" in present:
+        config = attrs.evolve(
+            config, cron=_read_shared(reader, CronConfig, present["cron"], "cron", warnings)
+        )
     return attrs.evolve(config, warnings=tuple(warnings))
+
+
+def _read_shared(reader: Reader, cls: type[S], raw: Any, name: str, warnings: list[str]) -> S:
+    """Read a section of the backend program: what it has beyond our keys is not ours to judge."""
+    if isinstance(raw, dict):
+        known = [key_of(field).name for field in attrs.fields(cls)]
+        warnings += [f"{name}.{other}: unknown key, ignored" for other in raw if other not in known]
+    return reader.section(cls, raw, name, shared=True)
 
 
 def _read_metrics(reader: Reader, raw: Any, warnings: list[str]) -> Mapping[str, Metric]:
@@ -147,10 +153,10 @@ def _read_metrics(reader: Reader, raw: Any, warnings: list[str]) -> Mapping[str,
         return {}
     metrics = {}
     for name, value in raw.items():
-        if not 0 < len(name.encode(errors="replace")) <= 255 or not name.isprintable():
-            reader.complain(
-                f"metrics.{name[:20]!a}", "not a name for a metric (wanted 1 to 255 printable bytes)"
-            )
+        try:
+            METRIC_NAME.read(name)
+        except ValueError as error:
+            reader.complain(f"metrics.{name[:20]!a}", f"{error} (wanted {METRIC_NAME.wanted})")
             continue
         entry = reader.section(MetricEntry, value, f"metrics.{name}")
         try:
@@ -163,6 +169,21 @@ def _read_metrics(reader: Reader, raw: Any, warnings: list[str]) -> Mapping[str,
             )
         metrics[name] = Metric(name, entry.frequency, aggregation, entry.unit)
     return metrics
+
+
+def _with_clusters(reader: Reader, config: Config) -> Config:
+    """Return the configuration with what the cluster files say, and the metrics from there if need be."""
+    found = read_clusters(config.archive.path)
+    reader.problems += found.problems
+    clusters, warnings = found.clusters, [*config.warnings, *found.warnings]
+    if "archive.path" in reader.given and not Path(config.archive.path).exists():
+        warnings.append(f"archive.path: no such directory, so no cluster is known ({config.archive.path})")
+    if clusters and not ("metrics" in reader.given or reader.is_broken("metrics")):
+        metrics, own = clusters.metrics(), clusters.own_metrics()
+        config = attrs.evolve(config, metrics=metrics, own_metrics=own, metrics_derived=True)
+    elif config.path and "metrics" not in reader.given:
+        warnings.append(f"metrics: missing, so the built-in table of {len(config.metrics)} metrics is used")
+    return attrs.evolve(config, clusters=clusters, warnings=tuple(warnings))
 
 
 def _with_environment(reader: Reader, config: Config, environ: Mapping[str, str]) -> Config:

@@ -49,15 +49,16 @@ class NodeList:
 
     text: str
     """As it was written."""
-    _start: _State
+    start: _State
+    """Where every name begins."""
 
     @property
     def count(self) -> int:
         """How many hosts there are; one that several terms mean counts once."""
-        return self._start.count
+        return self.start.count
 
     def __contains__(self, host: str) -> bool:
-        state = self._start
+        state = self.start
         for character in host:
             if character not in state.next:
                 return False
@@ -66,12 +67,29 @@ class NodeList:
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names, each made when its turn comes: take as many as are wanted."""
-        waiting = [("", self._start)]
+        waiting = [("", self.start)]
         while waiting:
             name, state = waiting.pop()
             if state.is_end:
                 yield name
-            waiting += [(name + character, state.next[character]) for character in sorted(state.next)[::-1]]
+            waiting += [
+                (name + character, state.next[character]) for character in sorted(state.next, reverse=True)
+            ]
+
+    def first_common(self, other: "NodeList") -> str | None:
+        """Return the first host that is in both lists, None if there is none."""
+        waiting, seen = [("", self.start, other.start)], set[tuple[int, int]]()
+        while waiting:
+            name, one, two = waiting.pop()
+            if one.is_end and two.is_end:
+                return name
+            if (id(one), id(two)) not in seen:
+                seen.add((id(one), id(two)))
+                both = sorted(one.next.keys() & two.next.keys(), reverse=True)
+                waiting += [
+                    (name + character, one.next[character], two.next[character]) for character in both
+                ]
+        return None
 
 
 def parse_node_list(text: str) -> NodeList:

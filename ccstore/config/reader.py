@@ -72,8 +72,20 @@ class Reader:
             for number, item in enumerate(value):
                 self.complain_about_repeated(item, f"{path}[{number}]")
 
-    def section(self, cls: type[S], raw: object, path: str, *, ignored: Collection[str] = ()) -> S:
-        """Return the instance of `cls` that the object `raw` means; keys in `ignored` are passed over."""
+    def section(
+        self,
+        cls: type[S],
+        raw: object,
+        path: str,
+        *,
+        ignored: Collection[str] = (),
+        shared: bool = False,
+    ) -> S:
+        """Return the instance of `cls` that the object `raw` means.
+
+        Keys in `ignored` are passed over, and all that `cls` does not know if the object is shared with
+        another program.
+        """
         if not isinstance(raw, dict):
             self.complain(path, f"not an object (got {_show(raw)}, wanted an object)")
             return cls()
@@ -81,11 +93,11 @@ class Reader:
         for name in raw:
             if name in ignored:
                 self.foreign[f"{path}.{name}"] = "backend"
-            elif name not in fields:
+            elif name not in fields and not shared:
                 self.complain(f"{path}.{name}", f"unknown key{_hint(name, fields)}")
         values = {}
         for name, field in fields.items():
-            value = self._field(field, raw, f"{path}.{name}")
+            value = self._field(field, raw, f"{path}.{name}".lstrip("."))
             if value is not attrs.NOTHING:
                 values[field.name] = value
         return cls(**values)
@@ -108,7 +120,7 @@ class Reader:
         """Return what `raw` means, or NOTHING after noting why it means nothing."""
         match kind:
             case Section():
-                return self.section(kind.cls, raw, path)
+                return self.section(kind.cls, raw, path, shared=kind.shared)
             case ListOf():
                 if not isinstance(raw, list):
                     self.complain(path, f"not a list (got {_show(raw)}, wanted {_wanted(kind)})")

@@ -9,7 +9,7 @@ does not bring up a second complaint.
 
 import base64
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
@@ -18,6 +18,8 @@ from ccstore.config.keys import Origin, is_loopback
 from ccstore.config.sections import Config, MainConfig, MetricStoreConfig, NatsConfig
 
 __all__ = ["Contradiction", "find_contradictions", "find_notes", "find_warnings"]
+
+_NAMES_SHOWN = 10
 
 TEST_KEY = base64.b64decode("kzfYrYy+TzpanWZHJ5qSdMj5uKUWgq74BWhQG6copP0=")
 """A public key that comes with widespread examples; so does a token of an administrator for it."""
@@ -120,6 +122,28 @@ def find_warnings(config: Config) -> Iterator[str]:
     if bool(config.nats.username) != bool(config.nats.password):
         yield "nats.username: used only together with nats.password"
     yield from _nats_warnings(config.nats, config.metric_store, main)
+    if not config.metrics_derived:
+        yield from _metric_warnings(config)
+
+
+def _metric_warnings(config: Config) -> Iterator[str]:
+    """Yield where the files of clusters disagree with section metrics, which is used alone."""
+    for cluster in config.clusters.values():
+        unknown = [name for name in cluster.metrics if name not in config.metrics]
+        other = [
+            f"{name} (every {metric.frequency} s, not {config.metrics[name].frequency} s)"
+            for name, metric in cluster.metrics.items()
+            if name in config.metrics and metric.frequency != config.metrics[name].frequency
+        ]
+        if unknown:
+            yield f"metrics: cluster {cluster.name!r} has others, which are not stored: {_some(unknown)}"
+        if other:
+            yield f"metrics: cluster {cluster.name!r} has other steps, which do not count: {_some(other)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def _nats_warnings(nats: NatsConfig, store: MetricStoreConfig, main: MainConfig) -> Iterator[str]:
@@ -161,6 +185,8 @@ def find_notes(config: Config, given: Collection[str], foreign: Mapping[str, Ori
     `foreign` has the paths that stand in the file and are unknown to the reference store.
     """
     for path, origin in foreign.items():
+        if path.startswith(("archive.", "cron.")):
+            continue  # a section that its store does not look at
         if origin == "backend":
             yield f"{path}: known to the backend program of the reference, but its store refuses to start"
         elif path.startswith("nats."):

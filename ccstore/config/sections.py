@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import attrs
 from attrs import frozen
 
+from ccstore.config.clusters import Clusters
 from ccstore.config.defaults import DEFAULT_METRICS
 from ccstore.config.durations import HOURS
 from ccstore.config.keys import (
@@ -45,9 +46,11 @@ from ccstore.model import Metric
 
 __all__ = [
     "ApiSubjects",
+    "ArchiveConfig",
     "CheckpointsConfig",
     "CleanupConfig",
     "Config",
+    "CronConfig",
     "DbConfig",
     "DebugConfig",
     "LimitsConfig",
@@ -295,17 +298,47 @@ class NatsConfig:
 
 
 @frozen
+class ArchiveConfig:
+    """Where the clusters are described, and jobs archived."""
+
+    kind: str = key("file", choice("file"), origin="backend")
+    path: str = key("./var/job-archive", PATH, origin="backend")
+
+
+@frozen
+class CronConfig:
+    """How often the database is looked after."""
+
+    commit_job_worker: float = key(120.0, POSITIVE_DURATION, origin="backend")
+    """Seconds."""
+    duration_worker: float = key(300.0, POSITIVE_DURATION, origin="backend")
+    """Seconds."""
+
+
+@frozen
 class Config:
     """Everything an operator can set; without an argument, what holds when there is no file."""
 
     main: MainConfig = attrs.Factory(lambda: MainConfig(addr=LOOPBACK_ADDRESS))
     metrics: Mapping[str, Metric] = attrs.field(default=DEFAULT_METRICS)
     """By name, in the order of the file."""
+    own_metrics: Mapping[str, tuple[Metric, ...]] = attrs.Factory(dict)
+    """By cluster: what its file defines otherwise than `metrics` does. Empty unless they are derived."""
+    metrics_derived: bool = False
+    """Whether the metrics are those of the cluster files."""
     metric_store: MetricStoreConfig = attrs.Factory(MetricStoreConfig)
     nats: NatsConfig = attrs.Factory(NatsConfig)
+    archive: ArchiveConfig = attrs.Factory(ArchiveConfig)
+    cron: CronConfig = attrs.Factory(CronConfig)
+    clusters: Clusters = attrs.Factory(Clusters)
+    """From the files in the archive's directory; empty if there are none."""
     path: str | None = None
     """The file, or None if there was none."""
     warnings: tuple[str, ...] = ()
     """What an operator should read at the start."""
     notes: tuple[str, ...] = ()
     """What the reference store would refuse in this file, or take differently."""
+
+    def metrics_of(self, cluster: str) -> Mapping[str, Metric]:
+        """Return the metrics by name as they are in a cluster."""
+        return {**self.metrics, **{metric.name: metric for metric in self.own_metrics.get(cluster, ())}}

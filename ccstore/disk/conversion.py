@@ -14,7 +14,7 @@ been written every twelve hours.
 import itertools
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from ccstore.disk.checkpoint import CheckpointReader
 from ccstore.disk.contents import Series
 from ccstore.disk.files import OsDisk
 from ccstore.disk.folding import cut_by_period, join_runs, pick_runs
-from ccstore.disk.holdings import Holdings, HostHoldings
+from ccstore.disk.holdings import Frequencies, Holdings, HostHoldings
 from ccstore.disk.reference.columns import arrange, flatten
 from ccstore.disk.reference.directory import (
     encode_checkpoint,
@@ -79,14 +79,14 @@ def convert_directory(
     target: Path,
     *,
     to: str,
-    frequencies: Mapping[str, int],
+    frequencies: Frequencies,
     now: int,
     advance: Advance = lambda _what, _done, _total: None,
 ) -> Conversion:
     """Write what a directory holds into a new one. Nobody may change the source meanwhile.
 
     to: one of `FORMATS`.
-    frequencies: seconds, by configured metric; for logs of the reference.
+    frequencies: for logs of the reference.
     now: seconds since the epoch, for the heads of files.
     Raises ConfigError if the source is missing, the target is not empty, or the frequency of a metric is not
     known, ConversionError if what is read again differs from what was written, and OSError. In each case the
@@ -120,7 +120,7 @@ def check_target(source: Path, target: Path) -> None:
 
 
 def _convert(
-    source: Path, target: Path, to: str, frequencies: Mapping[str, int], now: int, advance: Advance
+    source: Path, target: Path, to: str, frequencies: Frequencies, now: int, advance: Advance
 ) -> Conversion:
     found = list_directory(source)
     what, done, total = "looking", 0, sum(file.size for file in found.columnar)

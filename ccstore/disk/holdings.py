@@ -29,7 +29,7 @@ from ccstore.disk.verification import Found
 from ccstore.errors import CorruptionError
 from ccstore.model import Runs, Samples
 
-__all__ = ["Holdings", "HostHoldings"]
+__all__ = ["Frequencies", "Holdings", "HostHoldings"]
 
 GROUP_VALUES = 1 << 26
 """Values of columnar files that are in memory at a time: 256 MiB, and what is made of them."""
@@ -71,13 +71,16 @@ class _Gathered:
             self.samples.append(part)
 
 
+Frequencies = Callable[[str], Mapping[str, int]]
+"""The seconds of each configured metric, for a cluster."""
+
+
 @define(eq=False)
 class Holdings:
     """Reads a directory that nobody changes meanwhile."""
 
     found: Found
-    frequencies: Mapping[str, int]
-    """Seconds, by configured metric."""
+    frequencies: Frequencies
     advance: Callable[[int], None]
     """Called with the bytes that were read since it was called last."""
     covered: int = 0
@@ -217,13 +220,15 @@ class Holdings:
         """Return what was gathered as runs."""
         runs, samples = join_runs(gathered.runs), join_samples(gathered.samples)
         self.values += sum(int(np.count_nonzero(~np.isnan(part.values))) for part in (runs, samples))
-        series, samples = self._resolve(list(gathered.numbers), samples)
+        series, samples = self._resolve(list(gathered.numbers), samples, host)
         folded = fold(samples, runs, np.array([one.frequency for one in series], np.int64))
         return HostHoldings(host, series, self._bounded(host, join_runs([runs, folded])))
 
-    def _resolve(self, series: list[Series], samples: Samples) -> tuple[list[Series], Samples]:
+    def _resolve(self, series: list[Series], samples: Samples, host: Host) -> tuple[list[Series], Samples]:
         """Give each series of a log a frequency; samples for which there is none are left out."""
-        told = {one.metric: one.frequency for one in series if one.frequency} | dict(self.frequencies)
+        told = {one.metric: one.frequency for one in series if one.frequency} | dict(
+            self.frequencies(host[0])
+        )
         numbers: dict[Series, int] = {one: k for k, one in enumerate(series) if one.frequency}
         table = np.arange(len(series), dtype=np.int32)
         resolved = list(series)

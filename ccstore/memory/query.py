@@ -72,7 +72,7 @@ def plan(store: Store, request: QueryRequest, hosts: Sequence[str]) -> Iterator[
     entries = _entries(request, hosts)
     while part := list(itertools.islice(entries, _PART)):
         selectors, queries, numbers, placeholders = zip(*part, strict=True)
-        metric_ids = [store.metric_ids.get(query.metric, -1) for query in queries]
+        metric_ids = [store.metric_id(request.cluster, query.metric) for query in queries]
         frequencies = [store.metrics[metric].frequency if metric >= 0 else 1 for metric in metric_ids]
         yield Groups(
             store.index,

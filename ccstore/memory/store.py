@@ -10,7 +10,9 @@ Invariant: a sample is either stored or refused with an outcome, never half stor
 stored is neither moved nor copied until it is freed.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from attrs import frozen
@@ -39,6 +41,7 @@ __all__ = ["ChunkInfo", "Store", "StoreStatistics"]
 _AGGREGATIONS = {Aggregation.NONE: 0, Aggregation.SUM: 1, Aggregation.AVG: 2}
 _MAX_FREQUENCY = 2**31
 _MAX_TIME = 2**60  # s; sums of times with steps stay within 64 bits
+_NO_CLUSTER = -2  # neither a place nor what stands for one that is not there
 _ROW_BYTES = ROW_SLOTS * 4
 _TABLE_BYTES = TABLE_ROWS * 4
 
@@ -76,6 +79,8 @@ class Store:
     """All series of all hosts.
 
     metrics: the measurements that are stored; a metric's id is its position.
+    own: by cluster, metrics that are otherwise there than in `metrics`, under the same name; they have
+    the ids behind those.
     max_series: how many series there may be; a sample of a further one has the outcome LIMIT.
     max_bytes: how much memory samples may take; address space is reserved for it, memory is taken
     as it is used.
@@ -85,12 +90,14 @@ class Store:
         self,
         metrics: Sequence[Metric],
         *,
+        own: Mapping[str, Sequence[Metric]] = MappingProxyType({}),
         max_series: int = 10_000_000,
         max_bytes: int = 1 << 30,
     ) -> None:
-        self.metrics: tuple[Metric, ...] = tuple(metrics)
-        self.metric_ids: Mapping[str, int] = {metric.name: i for i, metric in enumerate(self.metrics)}
-        assert len(self.metric_ids) == len(self.metrics), "two metrics of one name"
+        self.metrics: tuple[Metric, ...] = (*metrics, *itertools.chain.from_iterable(own.values()))
+        self.metric_ids: Mapping[str, int] = {metric.name: i for i, metric in enumerate(metrics)}
+        assert len(self.metric_ids) == len(metrics), "two metrics of one name"
+        self._own = _number_own(self.metric_ids, own)
         assert all(1 <= metric.frequency < _MAX_FREQUENCY for metric in self.metrics)
         self.columns: Columns = reserve(
             frequency=np.array([metric.frequency for metric in self.metrics], np.int64),
@@ -103,8 +110,18 @@ class Store:
 
     # --- writing
 
-    def combines(self, metric: int) -> bool:
-        """Tell whether a metric has an aggregation, so that series can be combined above their level."""
+    def metric_id(self, cluster: str, name: str) -> int:
+        """Return the id that a metric has in a cluster, -1 if it is not stored."""
+        metric = self.metric_ids.get(name, -1)
+        return int(self._own[cluster][metric]) if metric >= 0 and cluster in self._own else metric
+
+    def combines(self, cluster: str, metric: int) -> bool:
+        """Tell whether a metric has an aggregation, so that series can be combined above their level.
+
+        `metric` is the id of the name, as in `metric_ids`.
+        """
+        if cluster in self._own:
+            metric = self._own[cluster][metric]
         return self.metrics[metric].aggregation is not Aggregation.NONE
 
     def locate(self, path: Sequence[str], *, create: bool = True) -> int:
@@ -120,12 +137,26 @@ class Store:
     ) -> tuple[NDArray[np.int32], int]:
         """Return the ids of the series of (place, metric) pairs, and how many of them are new.
 
-        At most `allowance` series are made; the id is -1 for what lies beyond it or beyond
-        `max_series`. A new series is invisible until something is stored of it.
+        The metrics are ids of names, as in `metric_ids`; the series get what the names mean in the
+        clusters of the places. At most `allowance` series are made; the id is -1 for what lies beyond it
+        or beyond `max_series`. A new series is invisible until something is stored of it.
         """
         ids = np.empty(len(places), np.int32)
+        if self._own:
+            metrics = self._translate(places, metrics)
         made: int = tree.enlist(self.columns, places, metrics, ids, allowance)
         return ids, made
+
+    def _translate(self, places: NDArray[np.int32], metrics: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the ids that metrics have in the clusters of the places."""
+        records = self.columns.places
+        hosts = records["host"][places]
+        clusters = np.where(hosts < 0, _NO_CLUSTER, records["parent"][hosts])
+        translated = metrics.copy()
+        for name, ids in self._own.items():
+            there = clusters == self.locate((name,), create=False)
+            translated[there] = ids[metrics[there]]
+        return translated
 
     def append(self, batch: Batch, *, latest: int) -> None:
         """Write a batch in its order and note in it what became of each sample.
@@ -166,7 +197,7 @@ class Store:
         tree.check_health(self.columns, place, now, fresh, stale)
         return health.classify(
             (name, int(fresh[i]), int(stale[i]))
-            if (i := self.metric_ids.get(name)) is not None
+            if (i := self.metric_id(cluster, name)) >= 0
             else (name, 0, 0)
             for name in expected
         )
@@ -242,3 +273,15 @@ class Store:
         forgets all of them with the call. Ids beyond the end of `dead` are not marked.
         """
         return self.index.prune(place, dead)
+
+
+def _number_own(
+    metric_ids: Mapping[str, int], own: Mapping[str, Sequence[Metric]]
+) -> Mapping[str, NDArray[np.int32]]:
+    """Return, for each cluster with metrics of its own, the id there of every metric."""
+    tables, following = {}, itertools.count(len(metric_ids))
+    for cluster, metrics in own.items():
+        tables[cluster] = np.arange(len(metric_ids), dtype=np.int32)
+        for metric in metrics:
+            tables[cluster][metric_ids[metric.name]] = next(following)
+    return tables

@@ -136,6 +136,7 @@ def make_services(
     try:
         store = Store(
             list(config.metrics.values()),
+            own=config.own_metrics,
             max_series=max_series,
             max_bytes=_room(config.metric_store.memory_cap_bytes),
         )

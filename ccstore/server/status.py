@@ -6,7 +6,7 @@ of them names a host or a value.
 
 from typing import Any
 
-from quart import Response
+from quart import Response, request
 
 from ccstore import __version__
 from ccstore.model import Metric
@@ -60,7 +60,8 @@ def add_routes(app: App, services: Services) -> None:
 
     @route(app, "/api/metrics", methods=["GET"], permission=Permission.READ)
     async def stored_metrics() -> Response:
-        return json_answer({"metrics": [_describe(metric) for metric in services.store.metrics]})
+        metrics = services.config.metrics_of(request.args.get("cluster", ""))
+        return json_answer({"metrics": [_describe(metric) for metric in metrics.values()]})
 
     @route(app, "/api/stats", methods=["GET"], permission=Permission.READ)
     async def stats() -> Response:

@@ -82,8 +82,8 @@ class Directory(Protocol):
     def metric_ids(self) -> Mapping[str, int]:
         """The ids of the metrics by name; always the same."""
 
-    def combines(self, metric: int) -> bool:
-        """Tell whether a metric has an aggregation."""
+    def combines(self, cluster: str, metric: int) -> bool:
+        """Tell whether a metric has an aggregation in a cluster."""
 
     def locate(self, path: tuple[str, ...], *, create: bool = True) -> int:
         """Return the id of a place, -1 if there is none and none can be made."""
@@ -351,7 +351,7 @@ class Scan:
     def _locate(self, entry: _Entry, tags: Mapping[str, str], *, create: bool) -> None:
         """Find the place of an entry by its tags, or refuse it; remember what the raw bytes mean."""
         scanner = self._scanner
-        combines = scanner.directory.combines(entry[METRIC])
+        combines = scanner.directory.combines(tags.get("cluster", self._cluster), entry[METRIC])
         place = place_of(tags, default_cluster=self._cluster, combines=combines)
         number, domain = REFUSED, EVERYWHERE if place.tagged else self._domain
         if place.refused:

@@ -10,6 +10,7 @@ from ccstore.server.openapi.parts import (
     json_content,
     nullable,
     operation,
+    parameter,
     ref,
     responses,
     strict,
@@ -41,6 +42,7 @@ PATHS: Mapping[str, Mapping[str, Node]] = {
     "/api/metrics": {
         "get": operation(
             "metrics", "The metrics that are stored", permission=Permission.READ,
+            parameters=[parameter("cluster", _TEXT, "The metrics as they are in this cluster.")],
             answers={
                 "200": {
                     "description": "In the order of the configuration.",
