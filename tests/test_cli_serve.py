@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from disk_directories import START, write_reference
 from querying import warm_up
 from service_tools import lines, write_config
 
@@ -225,11 +226,16 @@ def test_an_occupied_port(tmp_path: Path) -> None:
         assert not [line for line in errors if "Traceback" in line]
 
 
-def test_cleanup_of_checkpoints_is_refused(tmp_path: Path) -> None:
-    """This version writes no checkpoints, and says so."""
-    code, (line,) = run(tmp_path, "-cleanup-checkpoints")
-    assert code == 1
-    assert line.startswith("ccstore: --cleanup-checkpoints: not in this version")
+def test_cleanup_of_checkpoints(tmp_path: Path) -> None:
+    """The flag of the reference store removes what is old, starts no server, and says what it did (D-75)."""
+    for time in (START, 4_000_000_000):
+        write_reference(tmp_path / "files", time, {(("c", "h1"), "load", time): 1.0}, stop=time + 60)
+    store = {**STORE, "checkpoints": {"directory": "files", "file-format": "wal"}}
+    config = write_config(tmp_path, main=LOOPBACK, **{"metric-store": store})
+    arguments = [sys.executable, "-m", "ccstore", "-config", str(config), "-cleanup-checkpoints"]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "files: 1 old checkpoint removed\n"), done.stderr
+    assert [path.name for path in (tmp_path / "files" / "c" / "h1").iterdir()] == ["4000000000.bin"]
 
 
 # TLS and privileges

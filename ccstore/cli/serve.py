@@ -7,8 +7,7 @@ from typing import Literal
 import click
 
 from ccstore.cli import config_option, log_options
-from ccstore.config import load_config
-from ccstore.errors import ConfigError
+from ccstore.config import Config, load_config
 from ccstore.server.logs import configure_logging
 
 __all__ = ["command"]
@@ -32,7 +31,7 @@ Ctrl-C ends it at once. Under systemd use Type=notify.
 @click.option(
     "--cleanup-checkpoints",
     is_flag=True,
-    help="Clean up old checkpoints once, and exit; not in this version.",
+    help="Remove checkpoints older than the retention, and exit.",
 )
 def command(
     config: str | None,
@@ -44,14 +43,13 @@ def command(
     cleanup_checkpoints: bool,
 ) -> None:
     """Run the store: receive, keep, answer."""
-    if cleanup_checkpoints:
-        raise ConfigError(
-            "--cleanup-checkpoints: not in this version; a running server removes old checkpoints by itself"
-        )
     configure_logging(loglevel, dates=logdate, form=logformat)
     loaded = load_config(config)
     if dev or gops:
         logging.getLogger("ccstore.cli").info("--dev and --gops have no effect")
+    if cleanup_checkpoints:
+        _clean_up(loaded)
+        return
     # Imported only now, which takes a second: a mistake in the configuration is told at once.
     import trio
 
@@ -62,3 +60,18 @@ def command(
     gc.collect()
     gc.freeze()  # what was imported and compiled stays: looking through it again takes the loop 50 ms
     trio.run(run, loaded)
+
+
+def _clean_up(config: Config) -> None:
+    import trio
+
+    from ccstore.cli.figures import amount
+    from ccstore.server.cleanup import clean_up
+    from ccstore.server.clock import wall_clock
+    from ccstore.server.used_nodes import open_provider
+
+    async def run() -> int:
+        return await clean_up(config, now=wall_clock(), used_nodes=open_provider(config))
+
+    removed = trio.run(run)
+    click.echo(f"{config.metric_store.checkpoints.directory}: {amount(removed, 'old checkpoint')} removed")
