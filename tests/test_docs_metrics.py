@@ -37,6 +37,7 @@ async def busy() -> Services:
             nursery.start_soon(services.wal.write, shard)
         upkeep.start(nursery, services)
         await fill(services, lines(["h1"], cluster="birch"))
+        services.traffic.enter("/api/write", 200, 0.1)
         nursery.cancel_scope.cancel()
     return services
 
@@ -72,13 +73,15 @@ async def test_every_key_of_the_statistics_is_there_and_the_other_way_round() ->
     found = dict(keys(encode_stats(services)))
     documented = dict(row[:2] for row in table("/api/stats"))
     numbers = {
-        family.name.replace("nats_", "nats.", 1) for family in describe(services) if len(family.samples) == 1
+        family.name.replace("nats_", "nats.", 1) for family in describe(services) if family.number is not None
     }
     outcomes = "|".join(outcome.name.lower() for outcome in OUTCOMES)
     used = set()
     for path, kind in found.items():
         general = re.sub(rf"\.({outcomes})$", ".<outcome>", path)
         general = re.sub(r"^lines\.by_source\.(http|nats)", "lines.by_source.<source>", general)
+        general = re.sub(r"^routes\.[^.]+", "routes.<route>", general)
+        general = re.sub(r"^shards\.\d+", "shards.<shard>", general)
         general = re.sub(r"^jobs\.(retention|checkpoint|log|memory)\.", "jobs.<job>.", general)
         assert (documented.get(general) == kind) or path in numbers, path
         used.add(general)

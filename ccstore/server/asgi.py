@@ -31,8 +31,9 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 
 from ccstore.server.body import RequestBody
+from ccstore.server.traffic import LEFT, OTHER, Traffic
 
-__all__ = ["App", "ClientLeft", "is_accepted", "note_bug", "request_body"]
+__all__ = ["BELOW", "App", "ClientLeft", "is_accepted", "note_bug", "request_body"]
 
 LINGER = 5.0
 """Seconds for which the end of an early answer waits for the end of the body."""
@@ -44,6 +45,9 @@ notice that a connection is gone while it waits for its client to open the windo
 ClientLeft: type[Exception] = getattr(quart.wrappers.base, "ClientDisconnectedError", trio.EndOfChannel)
 """What Quart raises in a handler whose client has left; Quart 0.22 cancels it instead."""
 
+BELOW = "/<below:below>"
+"""How the rule of a path with something below it ends."""
+
 # Keys of ours in the ASGI scope, which lives as long as the request or the websocket.
 BODY = "ccstore.body"
 ACCEPTED = "ccstore.accepted"
@@ -53,8 +57,9 @@ BUG = "ccstore.bug"
 class App(QuartTrio):
     """A Quart-Trio application whose connections are the ones of this module."""
 
-    def __init__(self, name: str, *, stopping: trio.Event) -> None:
+    def __init__(self, name: str, *, stopping: trio.Event, traffic: Traffic) -> None:
         super().__init__(name, static_folder=None)
+        self.traffic = traffic
         self.asgi_http_class = HTTPConnection
         self.asgi_websocket_class = WebsocketConnection
         self.stopping = stopping
@@ -82,9 +87,13 @@ class HTTPConnection(TrioASGIHTTPConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         scope = cast("dict[str, Any]", self.scope)
         body = scope[BODY] = RequestBody(receive, _content_length(self.scope["headers"]))
+        began, status, traffic = trio.current_time(), LEFT, self.app.traffic
 
         async def send_message(message: ASGISendEvent) -> None:
+            nonlocal status
             body.release()
+            if message["type"] == "http.response.start":
+                status = message["status"]
             if message["type"] != "http.response.body":
                 await send(message)
             elif message.get("more_body", False):
@@ -94,6 +103,7 @@ class HTTPConnection(TrioASGIHTTPConnection):
                 await self._send_end(message, body, send)
 
         request = self._create_request_from_scope(send_message)
+        traffic.running += 1
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.handle_messages, nursery, request, body.receive)
@@ -103,6 +113,9 @@ class HTTPConnection(TrioASGIHTTPConnection):
         except* KeyboardInterrupt as ctrl_c:
             self.app.fail(ctrl_c)  # Hypercorn would log it and go on
         finally:
+            traffic.running -= 1
+            rule = request.url_rule.rule.removesuffix(BELOW) if request.url_rule else OTHER
+            traffic.enter(rule, status, trio.current_time() - began)
             if BUG in scope:  # only now: its client has got its answer
                 self.app.fail(scope[BUG])
 

@@ -59,6 +59,9 @@ class Checkpoints:
     bytes: int = 0
     removed: int = 0
     """Files that were not needed any more: segments, and what failed checkpoints left."""
+    started: float = field(factory=trio.current_time)
+    saved: dict[int, float] = field(factory=dict)
+    """When all of a shard was in checkpoints for the last time, by its number."""
     hosts: int = 0
     """Of the round that is under way; 0 if none is."""
     hosts_done: int = 0
@@ -70,6 +73,10 @@ class Checkpoints:
     def progress(self) -> float:
         """How far the round under way is, 0 to 1; 1 if there is none."""
         return min(1.0, self.hosts_done / self.hosts) if self.hosts else 1.0
+
+    def age(self, shard: Shard) -> float:
+        """Return the seconds since all of a shard was in checkpoints; since the start if it never was."""
+        return trio.current_time() - self.saved.get(shard.number, self.started)
 
     async def save_all(self) -> Written:
         """Write a checkpoint of every shard that has anything new; one that fails stops no other.
@@ -130,6 +137,8 @@ class Checkpoints:
                 saved.errors.append(error)
                 continue
             saved.cuts.append((shard, cut))
+            if not failures:
+                self.saved[shard.number] = trio.current_time()
             if failures:
                 saved.partly.append(shard)
                 saved.failed |= failures.keys()

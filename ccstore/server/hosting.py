@@ -29,6 +29,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
 from hypercorn.utils import repr_socket_addr
 
 from ccstore.errors import ConfigError
+from ccstore.server.traffic import Traffic
 
 __all__ = ["serve", "tls_context"]
 
@@ -57,6 +58,7 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     graceful_timeout: float = 3.0,
     keep_alive_timeout: float = 150.0,
+    traffic: Traffic | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on listening `sockets` until `stopping` is set; `started` gets their URLs.
@@ -65,7 +67,7 @@ async def serve(
     close at once and running requests get `graceful_timeout` seconds; after that, or when
     cancelled, sockets are closed under whoever uses them. `keep_alive_timeout`, in seconds, is how
     long a connection may be idle, or take to send a head: by default longer than two intervals
-    of a collector that posts each minute.
+    of a collector that posts each minute. What goes over the connections is entered in `traffic`.
     """
     context = WorkerContext(max_requests=None)
     server = partial(
@@ -77,7 +79,8 @@ async def serve(
     )
     urls = [_url(sock, tls) for sock in sockets]
     live: set[_Transport] = set()
-    listeners: list[trio.abc.Listener[trio.abc.Stream]] = [_Listener(sock, live) for sock in sockets]
+    counts = traffic or Traffic()
+    listeners: list[trio.abc.Listener[trio.abc.Stream]] = [_Listener(sock, live, counts) for sock in sockets]
     if tls is not None:
         listeners = [trio.SSLListener(listener, tls, https_compatible=True) for listener in listeners]
     async with trio.open_nursery() as guard:
@@ -176,25 +179,32 @@ class _Transport(trio.abc.Stream):
     send that runs into this EOF raises an error that nobody handles.
     """
 
-    def __init__(self, stream: trio.SocketStream, live: "set[_Transport]") -> None:
+    def __init__(self, stream: trio.SocketStream, live: "set[_Transport]", traffic: Traffic) -> None:
         self.socket = stream.socket
         self._stream = stream
         self._live = live
+        self._traffic = traffic
         live.add(self)
+        traffic.accepted += 1
+        traffic.connections = len(live)
         stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
+        self._traffic.sent_bytes += len(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive more than `max_bytes` if there is more; Hypercorn and SSLStream take what comes."""
-        return await self._stream.receive_some(max(max_bytes or 0, READ_BYTES))
+        data = await self._stream.receive_some(max(max_bytes or 0, READ_BYTES))
+        self._traffic.received_bytes += len(data)
+        return data
 
     async def aclose(self) -> None:
         self._live.discard(self)
+        self._traffic.connections = len(self._live)
         await self._stream.aclose()
 
     def abort(self) -> None:
@@ -205,12 +215,13 @@ class _Transport(trio.abc.Stream):
 class _Listener(trio.abc.Listener[_Transport]):
     """A listening socket whose connections are `_Transport`s, kept in `live` until they close."""
 
-    def __init__(self, sock: socket.socket, live: set[_Transport]) -> None:
+    def __init__(self, sock: socket.socket, live: set[_Transport], traffic: Traffic) -> None:
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         self._live = live
+        self._traffic = traffic
 
     async def accept(self) -> _Transport:
-        return _Transport(await self._listener.accept(), self._live)
+        return _Transport(await self._listener.accept(), self._live, self._traffic)
 
     async def aclose(self) -> None:
         await self._listener.aclose()

@@ -26,6 +26,7 @@ from ccstore.server import asgi, hosting
 from ccstore.server.answers import HttpError, answer_for, error_answer
 from ccstore.server.auth import Authenticator, Permission
 from ccstore.server.body import BLOCK_BYTES, BodyBlocks
+from ccstore.server.traffic import Traffic
 
 __all__ = ["App", "Handler", "body_blocks", "create_app", "read_body", "route", "serve"]
 
@@ -41,8 +42,10 @@ POLICY_VIOLATION, INTERNAL_ERROR = 1008, 1011  # RFC 6455, 7.4.1
 class App(asgi.App):
     """What `create_app` makes and `route` and `serve` take."""
 
-    def __init__(self, authenticator: Authenticator, *, now: Callable[[], int], stopping: trio.Event) -> None:
-        super().__init__("ccstore", stopping=stopping)
+    def __init__(
+        self, authenticator: Authenticator, *, now: Callable[[], int], stopping: trio.Event, traffic: Traffic
+    ) -> None:
+        super().__init__("ccstore", stopping=stopping, traffic=traffic)
         self.authenticator = authenticator
         self.now = now
 
@@ -61,9 +64,15 @@ class _Below(BaseConverter):
     part_isolating = False
 
 
-def create_app(authenticator: Authenticator, *, now: Callable[[], int], stopping: trio.Event) -> App:
+def create_app(
+    authenticator: Authenticator,
+    *,
+    now: Callable[[], int],
+    stopping: trio.Event,
+    traffic: Traffic | None = None,
+) -> App:
     """Make an application without routes. `now` tells the time in seconds since the epoch."""
-    app = App(authenticator, now=now, stopping=stopping)
+    app = App(authenticator, now=now, stopping=stopping, traffic=traffic or Traffic())
     app.url_map.converters["below"] = _Below
     app.url_map.merge_slashes = False  # would answer a path with // by a redirect
     app.config["RESPONSE_TIMEOUT"] = None  # would cut long answers off
@@ -98,7 +107,7 @@ def route(
             return await handler()
 
         endpoint = f"{' '.join(methods)} {path}"
-        for rule in (path, f"{path}/<below:below>"):
+        for rule in (path, path + asgi.BELOW):
             app.add_url_rule(rule, endpoint, view, methods=list(methods))
         return handler
 
@@ -136,6 +145,7 @@ async def serve(
             stopping=app.stopping,
             tls=tls,
             graceful_timeout=graceful_timeout,
+            traffic=app.traffic,
             task_status=task_status,
         )
         nursery.cancel_scope.cancel()

@@ -25,6 +25,8 @@ class LoopWatch(trio.abc.Instrument):
     """The longest step since the start."""
     longest_name: str = ""
     """The task that took it."""
+    busy: float = 0.0
+    """All steps together, so that its rate is the share of time in which the loop works."""
     held: int = 0
     """Steps that took longer than LONG."""
     _began: float = 0.0
@@ -46,6 +48,7 @@ class LoopWatch(trio.abc.Instrument):
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Note how long it took."""
         seconds = perf_counter() - self._began
+        self.busy += seconds
         if seconds > self.longest:
             self.longest, self.longest_name = seconds, task.name
         if seconds > LONG:

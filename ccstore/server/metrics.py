@@ -5,17 +5,28 @@ them down. Counters never go back, and nothing is reset by being read. docs/refe
 held to it by a test.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import trio
 from attrs import frozen
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    GCCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from ccstore import __version__
 from ccstore.server.durability import Durability
+from ccstore.server.histogram import Histogram
+from ccstore.server.loopwatch import LoopWatch
 from ccstore.server.services import Services
+from ccstore.server.traffic import Traffic
 
 __all__ = ["CONTENT_TYPE_LATEST", "Family", "describe", "encode_metrics", "encode_stats"]
 
@@ -24,12 +35,18 @@ __all__ = ["CONTENT_TYPE_LATEST", "Family", "describe", "encode_metrics", "encod
 class Family:
     """One metric with its samples."""
 
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     name: str
     """Without the prefix ``ccstore_``, and without the ``_total`` of a counter."""
     help: str
-    samples: Sequence[tuple[Mapping[str, str], float]]
-    """Labels and value."""
+    samples: Sequence[tuple[Mapping[str, str], float | Histogram]]
+    """Labels and value; of a histogram, what was counted."""
+
+    @property
+    def number(self) -> float | None:
+        """The value of a family that is one number, without labels; None of any other."""
+        value = self.samples[0][1] if len(self.samples) == 1 and not self.samples[0][0] else None
+        return None if isinstance(value, Histogram) else value
 
 
 def _gauge(name: str, text: str, value: float) -> Family:
@@ -49,11 +66,36 @@ def describe(services: Services) -> Iterator[Family]:
     yield from _memory(services)
     yield from _nats(services)
     yield from _upkeep(services)
+    yield from _traffic(services.traffic)
     if services.durability is not None:
         yield from _durability(services.durability)
-    loop = services.loop
+    yield from _process(services.loop)
+
+
+def _process(loop: LoopWatch) -> Iterator[Family]:
+    yield _counter("loop_busy_seconds", "Time in which tasks ran on the event loop.", loop.busy)
     yield _gauge("loop_hold_seconds_max", "The longest time that a task held the event loop.", loop.longest)
     yield _counter("loop_holds", "Times that a task held the event loop for more than 50 ms.", loop.held)
+    yield _gauge("tasks", "Tasks of the event loop.", trio.lowlevel.current_statistics().tasks_living)
+    threads = trio.to_thread.current_default_thread_limiter()
+    yield _gauge("threads_busy", "Worker threads that have work.", threads.borrowed_tokens)
+    yield _gauge("threads_max", "How many may have work at the same time.", threads.total_tokens)
+
+
+def _traffic(traffic: Traffic) -> Iterator[Family]:
+    yield _gauge("http_connections", "Open connections of HTTP.", traffic.connections)
+    yield _counter("http_accepted_connections", "Connections accepted.", traffic.accepted)
+    yield _counter("http_received_bytes", "Bytes read from them.", traffic.received_bytes)
+    yield _counter("http_sent_bytes", "Bytes written to them.", traffic.sent_bytes)
+    yield _gauge("http_running_requests", "Requests that are being answered.", traffic.running)
+    counts = [
+        ({"route": path, "status": str(status)}, count)
+        for (path, status), count in sorted(traffic.requests.items())
+    ]
+    yield Family("counter", "http_requests", "Requests by route and status.", counts)
+    text = "Time from the head of a request to the end of its answer, by route."
+    seconds = [({"route": path}, seconds) for path, seconds in sorted(traffic.seconds.items())]
+    yield Family("histogram", "http_request_seconds", text, seconds)
 
 
 def _ingest(services: Services) -> Iterator[Family]:
@@ -128,7 +170,12 @@ def _durability(durability: Durability) -> Iterator[Family]:
     yield _gauge("log_durable", "Whether all that is acknowledged is on disk.", not durability.wal.troubles)
     text = "The longest time that a write to the log took, with its sync."
     yield _gauge("log_commit_seconds_max", text, max(s.longest_commit for s in shards))
+    text = "How long a write to the log took, with its sync."
+    yield Family("histogram", "log_commit_seconds", text, [({}, durability.wal.commit_seconds)])
     checkpoints, recovery = durability.checkpoints, durability.recovery
+    text = "Time since all of a shard was in checkpoints."
+    ages = [({"shard": str(shard.number)}, checkpoints.age(shard)) for shard in shards]
+    yield Family("gauge", "checkpoint_age_seconds", text, ages)
     yield _counter("checkpoints", "Checkpoints written, one for each shard.", checkpoints.files)
     yield _counter("checkpoint_values", "Values in them, missing ones included.", checkpoints.slots)
     yield _counter("checkpoint_bytes", "Their size.", checkpoints.bytes)
@@ -148,11 +195,23 @@ class _Described(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for family in self._families:
-            name, is_counter = f"ccstore_{family.name}", family.kind == "counter"
-            made = (CounterMetricFamily if is_counter else GaugeMetricFamily)(name, family.help)
+            made = Metric(f"ccstore_{family.name}", family.help, family.kind)
             for labels, value in family.samples:
-                made.add_sample(f"{name}_total" if is_counter else name, dict(labels), value)
+                if isinstance(value, Histogram):
+                    _add_histogram(made, labels, value)
+                else:
+                    made.add_sample(f"{made.name}{_SUFFIXES[family.kind]}", dict(labels), value)
             yield made
+
+
+_SUFFIXES = {"counter": "_total", "gauge": ""}
+
+
+def _add_histogram(made: Metric, labels: Mapping[str, str], histogram: Histogram) -> None:
+    for bound, count in histogram.cumulated():
+        made.add_sample(f"{made.name}_bucket", {**labels, "le": f"{bound:g}".replace("inf", "+Inf")}, count)
+    made.add_sample(f"{made.name}_count", dict(labels), histogram.count)
+    made.add_sample(f"{made.name}_sum", dict(labels), histogram.sum)
 
 
 def encode_metrics(services: Services) -> bytes:
@@ -160,13 +219,16 @@ def encode_metrics(services: Services) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Described(list(describe(services))))
     ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
     return generate_latest(registry)
 
 
 def encode_stats(services: Services) -> dict[str, Any]:
     """Return everything as a value for JSON, with the ledger added up and what is not a number."""
     numbers = {
-        family.name: family.samples[0][1] for family in describe(services) if family.name not in _ELSEWHERE
+        family.name: family.number
+        for family in describe(services)
+        if family.number is not None and family.name not in _ELSEWHERE
     }
     nats = {name: numbers.pop(name) for name in list(numbers) if name.startswith("nats_")}
     sources: dict[str, dict[str, int]] = {}
@@ -196,8 +258,31 @@ def encode_stats(services: Services) -> dict[str, Any]:
             }
             for name, job in services.jobs.items()
         },
+        "routes": _routes(services.traffic),
+        "shards": {} if services.durability is None else _shards(services.durability),
     }
 
 
-_ELSEWHERE = frozenset({"info", "ready", "lines", "job_runs", "job_failures", "job_seconds"})
-"""Families that ``/api/stats`` tells in a form of their own."""
+def _routes(traffic: Traffic) -> dict[str, Any]:
+    errors = Counter[str]()
+    for (path, status), count in traffic.requests.items():
+        errors[path] += count * (status >= 400)
+    return {
+        path: {"requests": seconds.count, "errors": errors[path], "seconds": seconds.sum}
+        for path, seconds in sorted(traffic.seconds.items())
+    }
+
+
+def _shards(durability: Durability) -> dict[str, Any]:
+    return {
+        str(shard.number): {
+            "trouble": shard.trouble,
+            "waiting_samples": shard.appended - shard.durable,
+            "checkpoint_age_seconds": durability.checkpoints.age(shard),
+        }
+        for shard in durability.wal.shards
+    }
+
+
+_ELSEWHERE = frozenset({"ready"})
+"""Numbers that ``/api/stats`` tells in a form of their own."""

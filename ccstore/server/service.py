@@ -147,7 +147,9 @@ def _make_app(config: Config, services: Services) -> http.App:
     main = config.main
     key = b"" if main.disable_authentication else main.jwt_public_key
     authenticator = Authenticator(key, check_roles=main.jwt_roles == "check")
-    app = http.create_app(authenticator, now=services.now, stopping=services.stopping)
+    app = http.create_app(
+        authenticator, now=services.now, stopping=services.stopping, traffic=services.traffic
+    )
     api.add_routes(app, services)
     status.add_routes(app, services)
     openapi.add_routes(app)

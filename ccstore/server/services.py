@@ -22,6 +22,7 @@ from ccstore.server.ingest import Intake
 from ccstore.server.ledger import Ledger
 from ccstore.server.loopwatch import LoopWatch
 from ccstore.server.nats import NatsStatistics
+from ccstore.server.traffic import Traffic
 from ccstore.server.wal import Log
 from ccstore.wire.keys import KeyCache
 from ccstore.wire.scan import Scanner
@@ -60,6 +61,7 @@ class Services:
     freeing: trio.Lock = Factory(trio.Lock)
     """Held by whoever frees samples, so that two passes over the tree do not meet."""
     loop: LoopWatch = Factory(LoopWatch)
+    traffic: Traffic = Factory(Traffic)
     jobs: dict[str, JobStatistics] = Factory(dict)
     """The periodic jobs by name."""
     freed_chunks: int = 0

@@ -30,6 +30,7 @@ from ccstore.errors import BusyError, UnavailableError
 from ccstore.memory.naming import Numbering
 from ccstore.memory.store import Store
 from ccstore.model import Batch, Names, Samples
+from ccstore.server.histogram import Histogram
 
 __all__ = ["Cut", "Log", "NotDurableError", "Shard"]
 
@@ -130,6 +131,8 @@ class Log:
         self._now = now
         self._time = now()  # of the last commit, for the heads of files: worker threads are given times
         self._holders = 0
+        self.commit_seconds = Histogram()
+        """How long a write took, with its sync."""
         self.shards = [
             Shard(
                 number,
@@ -289,7 +292,9 @@ class Log:
         shard.written = entries[-1].position
         if not shard.trouble:
             shard.durable = shard.written
-        shard.longest_commit = max(shard.longest_commit, trio.current_time() - began)
+        seconds = trio.current_time() - began
+        self.commit_seconds.observe(seconds)
+        shard.longest_commit = max(shard.longest_commit, seconds)
         shard.tell()
 
     async def _begin(self, cut: Cut, shard: Shard) -> None:

@@ -106,6 +106,18 @@ SCHEMAS: Mapping[str, Node] = {
                     {"runs": _COUNT, "failures": _COUNT, "seconds": _NUMBER, "last_error": _TEXT}
                 ),
             },
+            "routes": {
+                "type": "object",
+                "description": "requests over HTTP, by route",
+                "additionalProperties": strict({"requests": _COUNT, "errors": _COUNT, "seconds": _NUMBER}),
+            },
+            "shards": {
+                "type": "object",
+                "description": "by number",
+                "additionalProperties": strict(
+                    {"trouble": _TEXT, "waiting_samples": _COUNT, "checkpoint_age_seconds": _NUMBER}
+                ),
+            },
         },
         "additionalProperties": {"type": ["number", "boolean"]},
     },
