@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from disk_columnar import (
     CHECKPOINT_CONTENT,
@@ -16,9 +17,9 @@ from disk_columnar import (
 )
 from disk_memory import MemoryDisk
 
-from ccstore.disk import layout
+from ccstore.disk import layout, writing
 from ccstore.disk.checkpoint import CheckpointReader, Summary, read_summary
-from ccstore.disk.frames import Head, Kind
+from ccstore.disk.frames import HEAD_BYTES, Head, Kind
 from ccstore.disk.segment import SegmentReader
 from ccstore.disk.writing import CheckpointFile, Segment
 
@@ -121,8 +122,27 @@ def make_checkpoint(disk: MemoryDisk) -> CheckpointFile:
     return file
 
 
-def test_a_checkpoint_has_its_blocks_and_their_sum():
+def test_what_is_small_comes_into_one_block():
+    """A block that would be small takes what comes next; nothing changes its meaning."""
+    disk = MemoryDisk()
+    file = make_checkpoint(disk)
+    assert (file.values, file.bytes) == (6, HEAD_BYTES)
+    file.finish()
+    data = disk.map(layout.checkpoint_path(SHARD, 18))
+    assert file.bytes == len(data)
+    ((names, runs),) = CheckpointReader(data)
+    assert names.parents.tolist() == [-1, 0, 1, -1, 3]
+    assert names.place_names == ["fritz", "f0101", "socket0", "fritz", "f0102"]
+    assert names.metric_names == ["cpu_load", "power", "cpu_load"]
+    assert (names.series_places.tolist(), names.series_metrics.tolist()) == ([1, 2, 4], [0, 1, 2])
+    assert runs.numbers.tolist() == [0, 1, 2]
+    values = np.concatenate([runs.values for _, runs in CHECKPOINT_CONTENT])
+    assert runs.values.tobytes() == values.tobytes()
+
+
+def test_a_checkpoint_has_its_blocks_and_their_sum(monkeypatch):
     """It appears with its end, which says what is in it, and every byte is counted."""
+    monkeypatch.setattr(writing, "_BLOCK_VALUES", 1)
     disk = MemoryDisk()
     file = make_checkpoint(disk)
     assert disk.list(SHARD) == ["0000000018.ckpt.tmp"]

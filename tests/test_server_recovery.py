@@ -21,8 +21,10 @@ from durable import (
 from test_server_wal import point
 from trio.testing import MockClock
 
-from ccstore.disk import layout
+from ccstore.disk import layout, reading
+from ccstore.memory import naming
 from ccstore.model import Aggregation, Metric
+from ccstore.server import restoring
 from ccstore.server.recovery import Recovery, recover
 
 COVERED = DIRECTORY / "columnar" / "covered"
@@ -70,6 +72,20 @@ async def test_everything_comes_back():
     assert report.bytes == report.bytes_read > 0
     assert report.progress == 1
     assert last == max(file.number for file in layout.find_files(disk, DIRECTORY))
+
+
+async def test_everything_comes_back_in_small_steps(monkeypatch):
+    """However little is read and put back at once, it is the same."""
+    disk, journal = await make_directory()
+    for module, name in (
+        (reading, "_VALUES"), (naming, "_PLACES_AT_ONCE"), (naming, "_SERIES_AT_ONCE"),
+        (restoring, "_SAMPLES_AT_ONCE"), (restoring, "_SLOTS_AT_ONCE"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 1)
+    store, report, _ = await recovered(disk)
+    assert contents(store) == journal.latest()
+    assert (report.unknown, report.refused, report.torn_bytes, report.damage) == (0, 0, 0, [])
+    assert report.bytes == report.bytes_read > 0
 
 
 async def test_an_empty_directory():

@@ -11,6 +11,7 @@ columns of whole numbers end as a few bytes. Values do not, and where zstd makes
 makes more of their bytes in planes: the first byte of each value, then the second ...: exponents are alike.
 """
 
+import itertools
 import struct
 import threading
 from collections.abc import Iterable, Sequence
@@ -35,7 +36,7 @@ RUNS, DELTAS, OFFSETS = range(3)
 _COLUMN = struct.Struct("<BI")  # coding, bytes
 _OFFSETS = struct.Struct("<qB")  # lowest, bits
 _WIDEST = 56  # bits of an offset
-_ONE = np.uint64(1)
+_LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 _LEVEL = 1  # of zstd; 3 makes values 1 % smaller at half the speed
 _SMALL = 256  # bytes that are not worth trying
@@ -105,10 +106,6 @@ def _encode_varints(numbers: NDArray[np.uint64]) -> bytes:
 def _zigzag(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Number the integers 0, -1, 1, -2, 2 ... from 0 on."""
     return ((numbers << 1) ^ (numbers >> 63)).view(np.uint64)
-
-
-def _unzigzag(numbers: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return ((numbers >> _ONE) ^ -(numbers & _ONE)).view(np.int64)
 
 
 # --- texts
@@ -207,18 +204,12 @@ class ColumnReader:
             raise CorruptionError(f"byte {self._at}: {count} {what} (wanted at most {MAX_COLUMN})")
         coding, size = self.unpack(_COLUMN, what)
         data = np.frombuffer(self.take(size, what), np.uint8)
-        if coding == RUNS:
-            values = _decode_runs(data, count)
-        elif coding == DELTAS:
-            values = _decode_deltas(data, count)
-        elif coding == OFFSETS:
-            values = _decode_offsets(data, count)
-        else:
-            values = None
+        bounds = np.array([_HIGHEST, _LOWEST])
+        values = _decode(coding, data, count, bounds)
         if values is None:
             raise CorruptionError(f"byte {self._at}: malformed {what} (coding {coding})")
-        if count and not (low <= int(values.min()) and int(values.max()) <= high):
-            got = f"{values.min()} to {values.max()}"
+        if count and not (low <= bounds[0] and bounds[1] <= high):
+            got = f"{bounds[0]} to {bounds[1]}"
             raise CorruptionError(f"byte {self._at}: {what} out of range (got {got}, wanted {low} to {high})")
         return values
 
@@ -226,16 +217,16 @@ class ColumnReader:
         """Return a column of so many texts."""
         sizes = self.take(count, what)
         raw = self.take(sum(sizes), what)
-        texts, start = [], 0
-        try:
-            for size in sizes:
-                texts.append(str(raw[start : start + size], "utf-8"))
-                start += size
-        except UnicodeDecodeError as error:
-            raise CorruptionError(f"byte {self._at}: {what} not in UTF-8") from error
         if 0 in bytes(sizes) or 0 in bytes(raw):
             raise CorruptionError(f"byte {self._at}: {what} empty or with a NUL")
-        return texts
+        ends = [0, *itertools.accumulate(sizes)]
+        try:
+            joined = str(raw, "utf-8")
+            if len(joined) == len(raw):  # nothing but ASCII: a character is a byte
+                return [joined[start:stop] for start, stop in itertools.pairwise(ends)]
+            return [str(raw[start:stop], "utf-8") for start, stop in itertools.pairwise(ends)]
+        except UnicodeDecodeError as error:
+            raise CorruptionError(f"byte {self._at}: {what} not in UTF-8") from error
 
     def values(self, count: int) -> NDArray[np.float32]:
         """Return the values, which end the payload; a copy."""
@@ -244,43 +235,30 @@ class ColumnReader:
         raw = np.frombuffer(self.take(4 * count, "values"), np.uint8)
         if not self._in_planes:
             return raw.copy().view("<f4")
-        values = np.empty((count, 4), np.uint8)
-        for plane, column in enumerate(raw.reshape(4, count)):
-            values[:, plane] = column
-        return values.reshape(-1).view("<f4")
+        words = np.empty(count, np.uint32)
+        packing.join_planes(raw, words)
+        return words.view(np.float32)
 
 
-def _decode_runs(data: NDArray[np.uint8], count: int) -> NDArray[np.int64] | None:
-    numbers = np.empty(min(len(data), 2 * count + 1), np.uint64)
-    found = packing.read_varints(data, numbers)
-    if found < 3 or found % 2 == 0:
-        return None
-    lengths = numbers[2:found:2]
-    if int(lengths.min()) < 1 or int(lengths.max()) > count or int(lengths.sum()) != count:
-        return None
-    step = _unzigzag(numbers[:1])
-    firsts = np.cumsum(_unzigzag(numbers[1:found:2]))
-    repeats = lengths.view(np.int64)
-    if step[0] != 0:
-        firsts -= step * (np.cumsum(repeats) - repeats)
-        return np.repeat(firsts, repeats) + step * np.arange(count)
-    return np.repeat(firsts, repeats)
+def _decode(
+    coding: int, data: NDArray[np.uint8], count: int, bounds: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """Return so many integers, and note the lowest and the highest; None if they are malformed.
 
-
-def _decode_deltas(data: NDArray[np.uint8], count: int) -> NDArray[np.int64] | None:
-    numbers = np.empty(min(len(data), count), np.uint64)
-    if packing.read_varints(data, numbers) != count:
-        return None
-    return np.cumsum(_unzigzag(numbers))
-
-
-def _decode_offsets(data: NDArray[np.uint8], count: int) -> NDArray[np.int64] | None:
-    if len(data) < _OFFSETS.size:
-        return None
-    lowest, width = _OFFSETS.unpack(data[: _OFFSETS.size].tobytes())
-    packed = data[_OFFSETS.size :]
-    if width > _WIDEST or len(packed) != (count * width + 7) // 8:
-        return None
-    offsets = np.empty(count, np.uint64)
-    packing.unpack_bits(packed, width, offsets)
-    return offsets.view(np.int64) + np.int64(lowest)
+    Room is made only for what is there.
+    """
+    if coding == DELTAS and count <= len(data):
+        values = np.empty(count, np.int64)
+        return values if packing.read_deltas(data, values, bounds) else None
+    if coding == RUNS and packing.measure_runs(data, count) == count:
+        values = np.empty(count, np.int64)
+        packing.read_runs(data, values, bounds)
+        return values
+    if coding == OFFSETS and len(data) >= _OFFSETS.size:
+        lowest, width = _OFFSETS.unpack(data[: _OFFSETS.size].tobytes())
+        packed = data[_OFFSETS.size :]
+        if width <= _WIDEST and len(packed) == (count * width + 7) // 8:
+            values = np.empty(count, np.int64)
+            packing.read_offsets(packed, lowest, width, values, bounds)
+            return values
+    return None

@@ -7,11 +7,22 @@ or a later one is in its place.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from attrs import evolve
 from numpy.typing import NDArray
 
-from ccstore.model import Runs, Samples
+from ccstore.model import Names, Runs, Samples
 
-__all__ = ["cut_by_period", "fold", "join_runs", "join_samples", "pick_runs", "pick_samples", "slots_of"]
+__all__ = [
+    "cut_by_period",
+    "fold",
+    "join_blocks",
+    "join_names",
+    "join_runs",
+    "join_samples",
+    "pick_runs",
+    "pick_samples",
+    "slots_of",
+]
 
 _CHUNK_SLOTS = 512
 _NO_RUNS = Runs(
@@ -19,6 +30,9 @@ _NO_RUNS = Runs(
     np.empty(0, np.float32),
 )  # fmt: skip
 _NO_SAMPLES = Samples(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32))
+_NO_NAMES = Names(
+    np.empty(0, np.int32), [], [], np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32)
+)
 
 
 def pick_samples(samples: Samples, rows: NDArray[np.int64]) -> Samples:
@@ -49,6 +63,38 @@ def join_samples(parts: Sequence[Samples]) -> Samples:
         return parts[0]
     columns = zip(*((p.numbers, p.times, p.values) for p in (_NO_SAMPLES, *parts)), strict=True)
     return Samples(*map(np.concatenate, columns))
+
+
+def join_names(parts: Sequence[Names]) -> Names:
+    """Return names that continue one another as one; those of a single part as they are."""
+    if len(parts) == 1:
+        return parts[0]
+    parts = [_NO_NAMES, *parts]
+    return Names(
+        parents=np.concatenate([part.parents for part in parts]),
+        place_names=[name for part in parts for name in part.place_names],
+        metric_names=[name for part in parts for name in part.metric_names],
+        frequencies=np.concatenate([part.frequencies for part in parts]),
+        series_places=np.concatenate([part.series_places for part in parts]),
+        series_metrics=np.concatenate([part.series_metrics for part in parts]),
+    )
+
+
+def join_blocks(blocks: Sequence[tuple[Names, Runs]]) -> tuple[Names, Runs]:
+    """Return blocks, each of which numbers its own names from 0 on, as one that does."""
+    if len(blocks) == 1:
+        return blocks[0]
+    all_names, all_runs = list[Names](), list[Runs]()
+    places = metrics = series = np.int32(0)
+    for names, runs in blocks:
+        parents = np.where(names.parents < 0, np.int32(-1), names.parents + places)
+        at_places, of_metrics = names.series_places + places, names.series_metrics + metrics
+        all_names.append(evolve(names, parents=parents, series_places=at_places, series_metrics=of_metrics))
+        all_runs.append(evolve(runs, numbers=runs.numbers + series))
+        places += np.int32(len(names.parents))
+        metrics += np.int32(len(names.frequencies))
+        series += np.int32(len(names.series_places))
+    return join_names(all_names), join_runs(all_runs)
 
 
 def slots_of(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,13 +13,16 @@ from pathlib import Path
 from ccstore.disk import layout
 from ccstore.disk.checkpoint import Encoder
 from ccstore.disk.files import Disk, File, Publication
-from ccstore.disk.folding import join_samples
+from ccstore.disk.folding import join_blocks, join_samples
 from ccstore.disk.frames import Head, Kind, encode_head
 from ccstore.disk.names import Position
 from ccstore.disk.segment import encode_names, encode_samples
 from ccstore.model import Names, Runs, Samples
 
 __all__ = ["CheckpointFile", "Segment"]
+
+_BLOCK_VALUES = 1 << 19
+"""Of a block, at least, but for the last one: 2 MiB, which is what a damaged byte can cost."""
 
 
 class Segment:
@@ -85,23 +88,25 @@ class CheckpointFile:
         self._head = Head(Kind.CHECKPOINT, shard, number, created)
         self._file: Publication | None = None
         self._encoder = Encoder()
+        self._waiting: list[tuple[Names, Runs]] = []  # for a block that is large enough
+        self.values = 0
         self.bytes = 0
 
-    @property
-    def values(self) -> int:
-        """Slots in it."""
-        return self._encoder.summary.values
-
     def add(self, names: Names, runs: Runs) -> None:
-        """Write a block. Raises OSError."""
+        """Write runs, with others that came before or come next in one block. Raises OSError."""
         if self._file is None:
             self._file = Publication(self._disk, self._path)
             self._write(encode_head(self._head))
-        self._write(self._encoder.encode_block(names, runs))
+        self._waiting.append((names, runs))
+        self.values += len(runs.values)
+        if self.values - self._encoder.summary.values >= _BLOCK_VALUES:
+            self._write_block()
 
     def finish(self) -> None:
         """Make the file appear, complete and synced. Raises OSError."""
         if self._file is not None:
+            if self._waiting:
+                self._write_block()
             self._write(self._encoder.encode_end())
             self._file.publish()
 
@@ -109,6 +114,10 @@ class CheckpointFile:
         """Leave no file."""
         if self._file is not None:
             self._file.abandon()
+
+    def _write_block(self) -> None:
+        self._write(self._encoder.encode_block(*join_blocks(self._waiting)))
+        self._waiting.clear()
 
     def _write(self, data: bytes) -> None:
         assert self._file is not None

@@ -73,18 +73,48 @@ class Index:
         place = -1 if children is None else children.get(name, -1)
         return place if place >= 0 else self._add(parent, name, is_host=depth == _HOST_DEPTH)
 
+    def all_below(self, parents: Sequence[int], names: Sequence[str], *, depth: int) -> list[int]:
+        """Do what `below` does for many places of one depth; parent -1 has none below."""
+        known = self._children
+        found = [
+            children.get(name, -1) if (children := known.get(parent)) is not None else -1
+            for parent, name in zip(parents, names, strict=True)
+        ]
+        if -1 in found:
+            pairs = list(zip(parents, names, strict=True))
+            missing = [pairs[k] for k, place in enumerate(found) if place < 0 <= pairs[k][0]]
+            made = self._add_all(list(dict.fromkeys(missing)), is_host=depth == _HOST_DEPTH)
+            found = [made.get(pairs[k], -1) if place < 0 else place for k, place in enumerate(found)]
+        return found
+
     def _add(self, parent: int, name: str, *, is_host: bool) -> int:
         """Add a place, if there is room for it and for a series in it; else return -1."""
         if self._columns.pools[Pool.SERIES, USED] == len(self._columns.series):
             return -1
         place: int = tree.add_place(self._columns, parent, is_host)
         if place >= 0:
-            name = sys.intern(name)  # a thousand hosts share the names of their components
-            self._children.setdefault(parent, {})[name] = place
-            self._names[place] = name
-            if is_host:
-                self._columns.places["hash"][place] = _hash(self._names[parent], name)
+            self._enter(parent, name, place, is_host=is_host)
         return place
+
+    def _add_all(self, pairs: Sequence[tuple[int, str]], *, is_host: bool) -> dict[tuple[int, str], int]:
+        """Do what `_add` does for many pairs of parent and name, at a tenth of the cost."""
+        places = np.full(len(pairs), -1, np.int32)
+        if self._columns.pools[Pool.SERIES, USED] < len(self._columns.series):
+            parents = np.array([parent for parent, _ in pairs], np.int32)
+            tree.add_places(self._columns, parents, is_host, places)
+        added = dict(zip(pairs, places.tolist(), strict=True))
+        for (parent, name), place in added.items():
+            if place >= 0:
+                self._enter(parent, name, place, is_host=is_host)
+        return added
+
+    def _enter(self, parent: int, name: str, place: int, *, is_host: bool) -> None:
+        """Enter the name of a new place."""
+        name = sys.intern(name)  # a thousand hosts share the names of their components
+        self._children.setdefault(parent, {})[name] = place
+        self._names[place] = name
+        if is_host:
+            self._columns.places["hash"][place] = _hash(self._names[parent], name)
 
     def name(self, place: int) -> str:
         """Return the last part of a place's path; empty for the root."""

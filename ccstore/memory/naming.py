@@ -10,7 +10,8 @@ Invariant: within a file a number means one series, for ever. When an id is give
 (`Numbering.forget`), it gets a new number.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from attrs import define, field, frozen
@@ -22,6 +23,10 @@ from ccstore.memory.store import Store
 from ccstore.model import Batch, Names, Samples
 
 __all__ = ["Numbered", "Numbering", "Resolver", "name_series"]
+
+_DEEPEST = 4  # cluster, host, component, subcomponent
+_PLACES_AT_ONCE = 1024  # a millisecond if they are new
+_SERIES_AT_ONCE = 1 << 15  # a millisecond
 
 
 @frozen
@@ -154,6 +159,26 @@ def _look_up(numbers: dict[int, int], ids: NDArray[np.int32]) -> NDArray[np.int3
     return np.array([numbers[i] for i in ids.tolist()], np.int32)
 
 
+class _Column:
+    """Numbers that become more; the array behind them grows by doubling."""
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self._room: NDArray[Any] = np.empty(1024, dtype)
+        self._count = 0
+
+    def extend(self, numbers: NDArray[Any]) -> None:
+        """Add some at the end."""
+        start, self._count = self._count, self._count + len(numbers)
+        if self._count > len(self._room):
+            self._room = np.resize(self._room, 2 * self._count)
+        self._room[start : self._count] = numbers
+
+    @property
+    def filled(self) -> NDArray[Any]:
+        """All of them; a view."""
+        return self._room[: self._count]
+
+
 class Resolver:
     """The series of a store that the numbers of one file mean; they are made as the file names them.
 
@@ -162,46 +187,60 @@ class Resolver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._places: list[int] = []
-        self._depths: list[int] = []
-        self._metrics = np.empty(0, np.int32)
-        self._frequencies = np.empty(0, np.int64)
-        self._named = 0
-        self._series = np.empty(1024, np.int32)  # grows by doubling, as do its frequencies
-        self._of_series = np.empty(1024, np.int64)
+        # by number in the file, but the root stands in front of the places: number -1 is at index 0
+        self._places, self._depths = _Column(np.int32), _Column(np.int8)
+        self._places.extend(np.array([store.index.root]))
+        self._depths.extend(np.zeros(1))
+        self._metrics, self._metric_frequencies = _Column(np.int32), _Column(np.int64)
+        self._series, self._series_frequencies = _Column(np.int32), _Column(np.int64)
 
     def take(self, names: Names) -> None:
         """Take the next names of the file."""
-        index, places, depths = self._store.index, self._places, self._depths
-        for parent, name in zip(names.parents.tolist(), names.place_names, strict=True):
-            above, depth = (index.root, 1) if parent < 0 else (places[parent], depths[parent] + 1)
-            places.append(index.below(above, name, depth=depth) if above >= 0 else -1)
-            depths.append(depth)
+        for _ in self.take_in_steps(names):
+            pass
+
+    def take_in_steps(self, names: Names) -> Iterator[None]:
+        """Take the next names of the file, in steps of a millisecond or two."""
+        for start in range(0, len(names.parents), _PLACES_AT_ONCE):
+            part = slice(start, start + _PLACES_AT_ONCE)
+            self._locate(names.parents[part], names.place_names[part])
+            yield
         ids = [self._store.metric_ids.get(name, -1) for name in names.metric_names]
-        self._metrics = np.concatenate([self._metrics, np.array(ids, np.int32)])
-        self._frequencies = np.concatenate([self._frequencies, names.frequencies])
-        self._enlist(names.series_places, names.series_metrics)
+        self._metrics.extend(np.array(ids, np.int32))
+        self._metric_frequencies.extend(names.frequencies)
+        for start in range(0, len(names.series_places), _SERIES_AT_ONCE):
+            part = slice(start, start + _SERIES_AT_ONCE)
+            self._enlist(names.series_places[part], names.series_metrics[part])
+            yield
+
+    def _locate(self, parents: NDArray[np.int32], names: Sequence[str]) -> None:
+        """Find places, or make them: a level at a time, as parents come first, but anywhere before."""
+        above, first = parents + 1, len(self._places.filled)
+        self._places.extend(np.full(len(parents), -1))
+        self._depths.extend(np.full(len(parents), -1))
+        places, depths = self._places.filled, self._depths.filled
+        for depth in range(1, _DEEPEST + 1):
+            rows = np.flatnonzero(depths[above] == depth - 1)
+            depths[first + rows] = depth
+            wanted = [names[row] for row in rows.tolist()]
+            places[first + rows] = self._store.index.all_below(
+                places[above[rows]].tolist(), wanted, depth=depth
+            )
 
     def _enlist(self, at_places: NDArray[np.int32], of_metrics: NDArray[np.int32]) -> None:
-        # not all places at once: a log names them in thousands of small pieces
-        places = np.array([self._places[place] for place in at_places.tolist()], np.int32)
-        metrics = self._metrics[of_metrics]
+        places, metrics = self._places.filled[at_places + 1], self._metrics.filled[of_metrics]
         good = (places >= 0) & (metrics >= 0)
         ids = np.full(len(places), -1, np.int32)
         ids[good], _ = self._store.enlist(places[good], metrics[good], allowance=int(good.sum()))
-        start, stop = self._named, self._named + len(ids)
-        if stop > len(self._series):
-            self._series = np.resize(self._series, 2 * stop)
-            self._of_series = np.resize(self._of_series, 2 * stop)
-        self._series[start:stop], self._of_series[start:stop] = ids, self._frequencies[of_metrics]
-        self._named = stop
+        self._series.extend(ids)
+        self._series_frequencies.extend(self._metric_frequencies.filled[of_metrics])
 
     @property
     def series(self) -> NDArray[np.int32]:
         """int32[n]: id of the n-th series that the file named, -1 for none."""
-        return self._series[: self._named]
+        return self._series.filled
 
     @property
     def frequencies(self) -> NDArray[np.int64]:
         """int64[n]: seconds of the n-th series, as they were when the file was written."""
-        return self._of_series[: self._named]
+        return self._series_frequencies.filled

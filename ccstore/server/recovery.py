@@ -2,8 +2,8 @@
 
 Checkpoints first, in their order, then the segments of the log that they do not cover; if a checkpoint is
 damaged, all segments that there are, and once more the checkpoints between them. Files are read and decoded
-in a worker thread, a block at a time, and put into the store here, in steps of a millisecond or two: HTTP
-answers meanwhile, with the progress.
+in a worker thread (`ccstore.disk.reading`), a little ahead of what is put into the store here, in steps of
+some milliseconds: HTTP answers meanwhile, with the progress.
 
 Whatever is damaged costs itself. Nothing is removed or cut, so that somebody can look at it; the log goes
 on in new files.
@@ -13,23 +13,20 @@ so the next checkpoint holds it. All that was read is on the medium: what comes 
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
 
 from ccstore.disk import layout
-from ccstore.disk.checkpoint import CheckpointReader, is_older
 from ccstore.disk.files import Disk
-from ccstore.disk.frames import Damage
 from ccstore.disk.layout import ColumnarFile
-from ccstore.disk.segment import SegmentReader
-from ccstore.errors import CorruptionError
+from ccstore.disk.reading import End, read_files
 from ccstore.memory.naming import Resolver
 from ccstore.memory.store import Store
-from ccstore.model import Names
+from ccstore.model import Runs
 from ccstore.server.recovery_reference import recover_reference
-from ccstore.server.restoring import Recovery, Restorer
+from ccstore.server.restoring import Recovery, Restorer, read_ahead
 
 __all__ = ["Recovery", "recover"]
 
@@ -74,19 +71,15 @@ async def _recover_columnar(store: Store, disk: Disk, directory: Path, report: R
     report.bytes += sum(file.size for file in files)
     report.unclean |= any(file.number >= covered and file.size for file in segments)
     loader, known = _Loader(store, disk, report, since), len(report.damage)
-    for file in files:
-        if not file.is_segment:
-            await loader.load(file)
+    await loader.load([file for file in files if not file.is_segment])
     if len(report.damage) > known and segments and segments[0].number < covered:
         # In the order in which they were written, so that the newer value of a slot stays.
         log.error("recovery: damaged checkpoints: all that is left of the log is read")
-        for file in files[files.index(segments[0]) :]:
-            await loader.load(file)
+        await loader.load(files[files.index(segments[0]) :])
     else:
+        await loader.load([file for file in segments if file.number >= covered])
         for file in segments:
-            if file.number >= covered:
-                await loader.load(file)
-            else:
+            if file.number < covered:
                 loader.skip(file)
     return max(covered, *(file.number for file in files), 0)
 
@@ -110,7 +103,7 @@ def _tell(report: Recovery) -> None:
 
 
 class _Loader:
-    """Loads one file after the other."""
+    """Loads files one after the other, while those behind are read."""
 
     def __init__(self, store: Store, disk: Disk, report: Recovery, since: int) -> None:
         self._store = store
@@ -119,58 +112,36 @@ class _Loader:
         self._since = since
         self._restorer = Restorer(store, report)
 
-    async def load(self, file: ColumnarFile) -> None:
-        """Load a file as far as it can be read; what cannot is reported."""
-        try:
-            data = await trio.to_thread.run_sync(self._disk.map, file.path)
-            await (self._load_segment(file, data) if file.is_segment else self._load_checkpoint(file, data))
-        except (CorruptionError, OSError) as error:
-            self._blame(f"{file.path}: {error}")
+    async def load(self, files: Sequence[ColumnarFile]) -> None:
+        """Load files in this order, as far as they can be read; what cannot is reported."""
+        resolver = Resolver(self._store)
+        async with read_ahead(read_files(self._disk, files, since=self._since)) as parts:
+            async for part in parts:
+                if isinstance(part, End):
+                    self._note(part)
+                    resolver = Resolver(self._store)
+                elif isinstance(part.data, Runs):
+                    resolver = Resolver(self._store)
+                    await self._restorer.take(resolver, part.names)
+                    await self._restorer.restore(resolver, part.data)
+                else:
+                    await self._restorer.take(resolver, part.names)
+                    await self._restorer.append(resolver, part.data)
 
     def skip(self, file: ColumnarFile) -> None:
         """Count a file that need not be read."""
         self._report.files_skipped += 1
         self._report.bytes_read += file.size
 
-    async def _load_checkpoint(self, file: ColumnarFile, data: memoryview) -> None:
-        """Put the runs of a checkpoint back, unless all of them are older than `since`."""
-        if await trio.to_thread.run_sync(is_older, data, self._since):
-            self.skip(file)
-            return
-        reader = CheckpointReader(data)
-        blocks = iter(reader)
-        while (block := await trio.to_thread.run_sync(next, blocks, None)) is not None:
-            names, runs = block
-            resolver = Resolver(self._store)
-            resolver.take(names)
-            await self._restorer.restore(resolver, runs)
-        tail = [reader.tail] if reader.tail else []
-        if not (reader.damage or tail) and reader.summary is None:
-            self._blame(f"{file.path}: incomplete")
-        self._note(file, [*reader.damage, *tail])
-
-    async def _load_segment(self, file: ColumnarFile, data: memoryview) -> None:
-        """Write the samples of a segment again."""
-        reader, resolver = SegmentReader(data), Resolver(self._store)
-        parts = iter(reader)
-        while (part := await trio.to_thread.run_sync(next, parts, None)) is not None:
-            if isinstance(part, Names):
-                resolver.take(part)
-            else:
-                await self._restorer.append(resolver, part)
-        if reader.tail is not None:
-            self._report.torn_bytes += reader.tail.size
-        if reader.nameless:
-            self._blame(f"{file.path}: {reader.nameless} samples of series whose names are lost")
-        self._note(file, reader.damage)
-
-    def _blame(self, damage: str) -> None:
-        if damage not in self._report.damage:  # of a file that is read for the second time
-            self._report.damage.append(damage)
-
-    def _note(self, file: ColumnarFile, damage: Iterable[Damage]) -> None:
+    def _note(self, end: End) -> None:
         """Enter what is damaged in a file, and that it was read."""
-        for found in damage:
-            self._blame(f"{file.path}: {found}")
+        if end.is_skipped:
+            self.skip(end.file)
+            return
+        for found in end.damage:
+            damage = f"{end.file.path}: {found}"
+            if damage not in self._report.damage:  # of a file that is read for the second time
+                self._report.damage.append(damage)
+        self._report.torn_bytes += end.torn_bytes
         self._report.files_read += 1
-        self._report.bytes_read += file.size
+        self._report.bytes_read += end.file.size

@@ -1,11 +1,15 @@
 """Putting back into memory what was on disk, whatever format it was in.
 
-Works on the event loop, in steps of a millisecond or two: others run in between. Never touches a
-file: who reads one hands over names, runs and samples.
+Works on the event loop, in steps of some milliseconds: others run in between. Never touches a
+file: who reads one hands over names, runs and samples, and may read on meanwhile (`read_ahead`).
 
 Invariant: a run that was put back is saved, a sample is not; and each slot and sample is counted in the
 report, as taken, unknown or refused.
 """
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import numpy as np
 import trio
@@ -15,16 +19,20 @@ from numpy.typing import NDArray
 from ccstore.memory.naming import Resolver
 from ccstore.memory.saving import make_room, mark_all_unsaved, restore, samples_of
 from ccstore.memory.store import Store
-from ccstore.model import Batch, Outcome, Runs, Samples
+from ccstore.model import Batch, Names, Outcome, Runs, Samples
 
-__all__ = ["Recovery", "Restorer"]
+__all__ = ["Recovery", "Restorer", "read_ahead"]
 
-_SAMPLES_AT_ONCE = 1 << 15
-"""Samples that are written without a break: a millisecond."""
+_SAMPLES_AT_ONCE = 1 << 17
+"""Samples that are written without a break: two milliseconds."""
 _SLOTS_AT_ONCE = 1 << 18
 """Slots that are put back without a break: a millisecond."""
 _ANY_TIME = 2**60
 """Nothing on disk is refused for being in the future: it was accepted once."""
+_AHEAD = 2
+"""Parts that are read and wait to be put back, some MiB each. Full means that the reader waits."""
+
+_Part = TypeVar("_Part")
 
 
 @define(eq=False)
@@ -65,12 +73,33 @@ class Recovery:
         return min(1.0, self.bytes_read / self.bytes)
 
 
+@asynccontextmanager
+async def read_ahead(parts: Iterator[_Part]) -> AsyncIterator[trio.MemoryReceiveChannel[_Part]]:
+    """Take parts in a worker thread, a little faster than they are used; they come in their order."""
+    send, receive = trio.open_memory_channel[_Part](_AHEAD)
+
+    async def read() -> None:
+        with send:
+            while (part := await trio.to_thread.run_sync(next, parts, None)) is not None:
+                await send.send(part)
+
+    with receive:  # until the nursery has ended: else a reader that is to be cancelled would see it closed
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            yield receive
+
+
 class Restorer:
     """Puts back what files hold, and counts it in a report."""
 
     def __init__(self, store: Store, report: Recovery) -> None:
         self._store = store
         self._report = report
+
+    async def take(self, resolver: Resolver, names: Names) -> None:
+        """Take the next names of a file."""
+        for _ in resolver.take_in_steps(names):
+            await trio.lowlevel.checkpoint()
 
     async def restore(self, resolver: Resolver, runs: Runs) -> None:
         """Put runs back: on their own grid if they fit, else as samples."""
@@ -94,44 +123,44 @@ class Restorer:
         self._report.unknown += int(runs.counts[~known].sum())
         rest = known & ~placed
         if rest.any():
-            chosen = np.repeat(rest, runs.counts)
-            left = Runs(
-                series[rest], runs.starts[rest], runs.firsts[rest], runs.counts[rest], runs.values[chosen]
-            )
-            samples = samples_of(left, before[rest], now[rest])
-            await self._append(samples.numbers, samples)
+            rows, chosen = np.flatnonzero(rest).astype(np.int32), np.repeat(rest, runs.counts)
+            left = Runs(rows, runs.starts[rest], runs.firsts[rest], runs.counts[rest], runs.values[chosen])
+            await self._append(series, samples_of(left, before[rest], now[rest]))
 
     async def append(self, resolver: Resolver, samples: Samples) -> None:
         """Write samples again."""
-        await self._append(resolver.series[samples.numbers], samples)
+        await self._append(resolver.series, samples)
         self._report.samples += len(samples.numbers)
 
     async def _append(self, series: NDArray[np.int32], samples: Samples) -> None:
-        for start in range(0, len(series), _SAMPLES_AT_ONCE):
+        """Write samples again; series: the id of each number."""
+        for start in range(0, len(samples.numbers), _SAMPLES_AT_ONCE):
             part = slice(start, start + _SAMPLES_AT_ONCE)
-            self._write(
-                series[part], Samples(samples.numbers[part], samples.times[part], samples.values[part])
-            )
+            self._write(series[samples.numbers[part]], samples.times[part], samples.values[part])
             await trio.lowlevel.checkpoint()
 
-    def _write(self, series: NDArray[np.int32], samples: Samples) -> None:
-        outcomes = self._try(series, samples)
+    def _write(
+        self, series: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float32]
+    ) -> None:
+        outcomes = self._try(series, times, values)
+        if (outcomes <= Outcome.OVERWRITTEN).all():
+            return
         self._report.unknown += int(np.count_nonzero(outcomes == Outcome.UNKNOWN_METRIC))
         late = np.flatnonzero(outcomes == Outcome.LATE)
         while len(late):
-            make_room(self._store, series[late], samples.times[late])
-            again = Samples(samples.numbers[late], samples.times[late], samples.values[late])
-            outcomes[late] = self._try(series[late], again)
+            make_room(self._store, series[late], times[late])
+            outcomes[late] = self._try(series[late], times[late], values[late])
             left = late[outcomes[late] == Outcome.LATE]
             if len(left) == len(late):
                 break
             late = left
         self._report.refused += int(np.isin(outcomes, (Outcome.LATE, Outcome.LIMIT)).sum())
 
-    def _try(self, series: NDArray[np.int32], samples: Samples) -> NDArray[np.uint8]:
+    def _try(
+        self, series: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
         outcomes = np.full(len(series), Outcome.UNKNOWN_METRIC, np.uint8)
-        batch = Batch(len(series), series, samples.times, samples.values, outcomes)
-        self._store.append(batch, latest=_ANY_TIME)
+        self._store.append(Batch(len(series), series, times, values, outcomes), latest=_ANY_TIME)
         return outcomes
 
     async def forget_saved(self) -> None:

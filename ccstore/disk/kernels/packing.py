@@ -7,15 +7,26 @@ high bit set on all bytes but the last. Packed bits follow each other from the l
 import numpy as np
 from numba import types
 
-from ccstore.jit import kernel, slots_of
+from ccstore.jit import inline, kernel, slots_of
 
-__all__ = ["pack_bits", "read_varints", "unpack_bits", "write_varints"]
+__all__ = [
+    "VARINT_BYTES",
+    "join_planes",
+    "measure_runs",
+    "pack_bits",
+    "read_deltas",
+    "read_offsets",
+    "read_runs",
+    "write_varints",
+]
 
 VARINT_BYTES = 10
 """The longest varint of 64 bits."""
 
 _NUMBERS = slots_of("u8")
 _BYTES = slots_of("u1")
+_INTEGERS = slots_of("i8")
+_WORDS = slots_of("u4")
 _READ_NUMBERS = slots_of("u8", writable=False)
 _READ_BYTES = slots_of("u1", writable=False)
 
@@ -25,6 +36,7 @@ _LOW_SEVEN = np.uint64(0x7F)
 _LOW_EIGHT = np.uint64(0xFF)
 _MORE = np.uint64(0x80)
 _ZERO = np.uint64(0)
+_ONE = np.uint64(1)
 
 
 @kernel(_READ_NUMBERS, _BYTES)
@@ -42,28 +54,78 @@ def write_varints(numbers, out):
     return at
 
 
-@kernel(_READ_BYTES, _NUMBERS)
-def read_varints(data, out):
-    """Read all numbers; returns how many, -1 if one is cut or beyond 64 bits, or if there are too many."""
-    count, at = 0, 0
+@inline
+def read_varint(data, at):
+    """Return the number that begins there, and where it ends; -1 if it is cut or beyond 64 bits."""
+    number, shift, size = _ZERO, 0, len(data)
+    while at < size and shift <= 63:
+        byte = np.uint64(data[at])
+        if shift == 63 and byte > _ONE:
+            return number, -1
+        number |= (byte & _LOW_SEVEN) << np.uint64(shift)
+        at += 1
+        if byte <= _LOW_SEVEN:
+            return number, at
+        shift += 7
+    return number, -1
+
+
+@inline
+def signed(number):
+    """Return the integer that has this number in 0, -1, 1, -2, 2 ..."""
+    return np.int64(number >> _ONE) ^ -np.int64(number & _ONE)
+
+
+@kernel(_READ_BYTES, _INTEGERS, _INTEGERS, returns=types.boolean)
+def read_deltas(data, out, bounds):
+    """Read integers of which each is coded as its difference from the one before.
+
+    bounds: the lowest and the highest one so far. False if they are not as many as `out` has room for.
+    """
+    at, last = 0, np.int64(0)
+    for k in range(len(out)):
+        number, at = read_varint(data, at)
+        if at < 0:
+            return False
+        last += signed(number)
+        out[k] = last
+        bounds[0], bounds[1] = min(bounds[0], last), max(bounds[1], last)
+    return at == len(data)
+
+
+@kernel(_READ_BYTES, types.int64)
+def measure_runs(data, most):
+    """Return how many integers some runs are; -1 if they are malformed, or more than `most`."""
+    number, at = read_varint(data, 0)
+    total = np.int64(0)
+    if at < 0 or at == len(data):
+        return -1
     while at < len(data):
-        if count == len(out):
+        number, at = read_varint(data, at)
+        if at < 0:
             return -1
-        number, shift = _ZERO, 0
-        while True:
-            if at == len(data) or shift > 63:
-                return -1
-            byte = np.uint64(data[at])
-            if shift == 63 and byte > np.uint64(1):
-                return -1
-            number |= (byte & _LOW_SEVEN) << np.uint64(shift)
-            shift += 7
-            at += 1
-            if byte <= _LOW_SEVEN:
-                break
-        out[count] = number
-        count += 1
-    return count
+        number, at = read_varint(data, at)
+        if at < 0 or number < _ONE or number > np.uint64(most - total):
+            return -1
+        total += np.int64(number)
+    return total
+
+
+@kernel(_READ_BYTES, _INTEGERS, _INTEGERS, returns=types.void)
+def read_runs(data, out, bounds):
+    """Read the integers of runs, as many as `measure_runs` said."""
+    number, at = read_varint(data, 0)
+    step, first, k = signed(number), np.int64(0), 0
+    while at < len(data):
+        number, at = read_varint(data, at)
+        first += signed(number)
+        number, at = read_varint(data, at)
+        value = first
+        for _ in range(np.int64(number)):
+            out[k] = value
+            bounds[0], bounds[1] = min(bounds[0], value), max(bounds[1], value)
+            value += step
+            k += 1
 
 
 @kernel(_READ_NUMBERS, types.int64, _BYTES)
@@ -84,17 +146,28 @@ def pack_bits(numbers, width, out):
     return at
 
 
-@kernel(_READ_BYTES, types.int64, _NUMBERS)
-def unpack_bits(data, width, out):
-    """Read numbers of `width` (0 to 56) bits until `out` is full; the data must be long enough for that."""
+@kernel(_READ_BYTES, types.int64, types.int64, _INTEGERS, _INTEGERS, returns=types.void)
+def read_offsets(data, lowest, width, out, bounds):
+    """Read integers of `width` (0 to 56) bits above the lowest one; the data is long enough for `out`."""
     at, held, waiting = 0, 0, _ZERO
-    mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
-    for i in range(len(out)):
+    mask = (_ONE << np.uint64(width)) - _ONE
+    for k in range(len(out)):
         while held < width:
             waiting |= np.uint64(data[at]) << np.uint64(held)
             held += 8
             at += 1
-        out[i] = waiting & mask
+        value = lowest + np.int64(waiting & mask)
+        out[k] = value
+        bounds[0], bounds[1] = min(bounds[0], value), max(bounds[1], value)
         waiting >>= np.uint64(width)
         held -= width
-    return at
+
+
+@kernel(_READ_BYTES, _WORDS, returns=types.void)
+def join_planes(data, out):
+    """Put the bytes of words together: the lowest one of each comes first, then the second ones ..."""
+    count = len(out)
+    for k in range(count):
+        low = np.uint32(data[k]) | np.uint32(data[count + k]) << np.uint32(8)
+        high = np.uint32(data[2 * count + k]) | np.uint32(data[3 * count + k]) << np.uint32(8)
+        out[k] = low | high << np.uint32(16)

@@ -10,9 +10,9 @@ i4, i8, marks = slots_of("i4"), slots_of("i8"), slots_of("?")
 number, flag, nothing = types.int64, types.boolean, types.void
 
 
-@kernel(COLUMNS, number, flag)
-def add_place(columns, parent, is_host):
-    """Add a place below another one (-1: the root itself); -1 if there is no room."""
+@inline
+def make_place(columns, parent, is_host):
+    """See `add_place`."""
     places = columns.places
     place = take(places["sibling"], columns.pools, PLACE)
     if place < 0:
@@ -30,6 +30,19 @@ def add_place(columns, parent, is_host):
     places[place]["series"] = -1
     places[place]["host"] = place if is_host else above
     return place
+
+
+@kernel(COLUMNS, number, flag)
+def add_place(columns, parent, is_host):
+    """Add a place below another one (-1: the root itself); -1 if there is no room."""
+    return make_place(columns, parent, is_host)
+
+
+@kernel(COLUMNS, i4, flag, i4, returns=nothing)
+def add_places(columns, parents, is_host, out):
+    """Do what `add_place` does below each of many."""
+    for k in range(len(parents)):
+        out[k] = make_place(columns, parents[k], is_host)
 
 
 @kernel(COLUMNS, i4, i4, i4, number)
