@@ -16,12 +16,23 @@ from typing import Any, TypeVar
 import orjson
 
 from ccstore.errors import ProtocolError
-from ccstore.model import HealthRequest, Query, QueryRequest
+from ccstore.model import (
+    HealthRequest,
+    Job,
+    JobStop,
+    NodeReport,
+    Query,
+    QueryRequest,
+    ReportedNode,
+    Resource,
+    Tag,
+)
 
 __all__ = ["decode_value", "structure"]
 
 T = TypeVar("T")
 
+_INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 _WHITE = " \t\n\r"
 _SURROGATE = re.compile("[\ud800-\udfff]")  # json lets half of a pair pass
@@ -76,17 +87,19 @@ _Take = Callable[[Any], Any]
 def _take_object(value: Any, cls: type, *, strict: bool = False) -> Any:
     if not isinstance(value, Mapping):
         raise _wrong(value, "an object")
-    fields, found = _FIELDS[cls], {}
+    fields, folded, found = _FIELDS[cls], _FOLDED[cls], {}
     problems: list[tuple[str, str]] = []
     for key, item in value.items():
-        field = fields.get(key) or fields.get(key.lower())
+        field = fields.get(key) or folded.get(key.lower())
         if field is None:
             if strict:
                 problems.append(("", f"unknown key {_show(key)}"))
         elif item is not None:
             name, take = field
             try:
-                found[name] = take(item)
+                taken = take(item)
+                if name is not None:
+                    found[name] = taken
             except _WrongError as error:
                 problems += [(f".{key}{where}", what) for where, what in error.problems]
     if problems:
@@ -114,6 +127,40 @@ def _take_queries(value: Any) -> tuple[Any, ...]:
     return _take_list(value, "objects", lambda item: _take_object(item, Query), Query())
 
 
+def _take_resources(value: Any) -> tuple[Any, ...]:
+    return _take_list(value, "objects", lambda item: _take_object(item, Resource, strict=True), Resource())
+
+
+def _take_tags(value: Any) -> tuple[Any, ...]:
+    return _take_list(value, "objects", lambda item: _take_object(item, Tag, strict=True), Tag())
+
+
+def _take_nodes(value: Any) -> tuple[Any, ...]:
+    return _take_list(
+        value, "objects", lambda item: _take_object(item, ReportedNode, strict=True), ReportedNode()
+    )
+
+
+def _take_numbers(value: Any) -> tuple[Any, ...]:
+    return _take_list(value, "integers", _take_integer, 0)
+
+
+def _take_texts(value: Any) -> Mapping[str, str]:
+    taken = {}
+    for key, item in _take_any_object(value).items():
+        try:
+            taken[_take_text(key)] = "" if item is None else _take_text(item)
+        except _WrongError as error:
+            raise _WrongError(*[(f"[{_show(key)}]{where}", what) for where, what in error.problems]) from None
+    return taken
+
+
+def _take_any_object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong(value, "an object")
+    return value
+
+
 def _take_text(value: Any) -> str:
     if not isinstance(value, str):
         raise _wrong(value, "a string")
@@ -123,6 +170,12 @@ def _take_text(value: Any) -> str:
 def _take_integer(value: Any) -> int:
     if type(value) is not int or value not in _INT64:
         raise _wrong(value, "an integer")
+    return value
+
+
+def _take_int32(value: Any) -> int:
+    if type(value) is not int or value not in _INT32:
+        raise _wrong(value, "an integer of 32 bits")
     return value
 
 
@@ -152,7 +205,7 @@ def _show(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-_FIELDS: Mapping[type, Mapping[str, tuple[str, _Take]]] = {
+_FIELDS: Mapping[type, Mapping[str, tuple[str | None, _Take]]] = {
     Query: {
         "metric": ("metric", _take_text),
         "host": ("host", _take_text),
@@ -179,5 +232,68 @@ _FIELDS: Mapping[type, Mapping[str, tuple[str, _Take]]] = {
         "nodes": ("nodes", _take_names),
         "metric-names": ("metric_names", _take_names),
     },
+    NodeReport: {
+        "cluster": ("cluster", _take_text),
+        "nodes": ("nodes", _take_nodes),
+    },
+    ReportedNode: {
+        "hostname": ("hostname", _take_text),
+        "states": ("states", _take_names),
+        "cpusAllocated": ("cpus_allocated", _take_integer),
+        "memoryAllocated": ("memory_allocated", _take_integer),
+        "gpusAllocated": ("gpus_allocated", _take_integer),
+        "jobsRunning": ("jobs_running", _take_integer),
+    },
+    Job: {
+        "cluster": ("cluster", _take_text),
+        "subCluster": ("subcluster", _take_text),
+        "jobId": ("job_id", _take_integer),
+        "startTime": ("start_time", _take_integer),
+        "user": ("user", _take_text),
+        "project": ("project", _take_text),
+        "partition": ("partition", _take_text),
+        "shared": ("shared", _take_text),
+        "numNodes": ("num_nodes", _take_int32),
+        "numHwthreads": ("num_hwthreads", _take_int32),
+        "numAcc": ("num_acc", _take_int32),
+        "smt": ("smt", _take_int32),
+        "walltime": ("walltime", _take_integer),
+        "arrayJobId": ("array_job_id", _take_integer),
+        "submitTime": ("submit_time", _take_integer),
+        "monitoringStatus": ("monitoring_status", _take_int32),
+        "resources": ("resources", _take_resources),
+        "metaData": ("metadata", _take_texts),
+        "tags": ("tags", _take_tags),
+        "jobState": (None, _take_text),
+        "requestedMemory": (None, _take_integer),
+        "duration": (None, _take_int32),
+        "energy": (None, _take_number),
+        "footprint": (None, _take_any_object),
+        "energyFootprint": (None, _take_any_object),
+        "statistics": (None, _take_any_object),
+        "concurrentJobs": (None, _take_any_object),
+        "id": (None, _take_integer),
+    },
+    Resource: {
+        "hostname": ("hostname", _take_text),
+        "hwthreads": ("hwthreads", _take_numbers),
+        "accelerators": ("accelerators", _take_names),
+        "configuration": ("configuration", _take_text),
+    },
+    Tag: {
+        "type": ("type", _take_text),
+        "name": ("name", _take_text),
+        "scope": ("scope", _take_text),
+        "id": (None, _take_integer),
+    },
+    JobStop: {
+        "jobId": ("job_id", _take_integer),
+        "cluster": ("cluster", _take_text),
+        "startTime": ("start_time", _take_integer),
+        "jobState": ("state", _take_text),
+        "stopTime": ("stop_time", _take_integer),
+    },
 }
-"""For each key: the field that it fills, and how."""
+"""For each key: the field that it fills, None for one that is taken and not kept, and how."""
+
+_FOLDED = {cls: {key.lower(): field for key, field in fields.items()} for cls, fields in _FIELDS.items()}
