@@ -7,7 +7,7 @@ import pytest
 
 from ccstore.cli import ExitCode
 from ccstore.cli.main import run
-from ccstore.config import dump_config, load_config
+from ccstore.config import dump_config, load_config, make_schema
 
 SITE = str(Path(__file__).parents[1] / "examples" / "config-site.json")
 PLAIN = {
@@ -76,3 +76,20 @@ def test_the_key_in_the_environment_counts(capsys, monkeypatch):
     monkeypatch.setenv("JWT_PUBLIC_KEY", "A" * 43 + "=")
     assert run(["check-config"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["main"]["jwt-public-key"] == "A" * 43 + "="
+
+
+def test_clusters_are_counted(capsys, tmp_path):
+    """One line for each: how many metrics, and how many hosts in which subcluster."""
+    archive = Path(SITE).parent / "job-archive"
+    (tmp_path / "config.json").write_text(json.dumps(PLAIN | {"archive": {"path": str(archive)}}))
+    assert run(["check-config"]) == ExitCode.OK
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line == "ccstore: cluster alpha: 4 metrics; cpu 991 hosts, gpu 16 hosts"
+    assert line in (Path(SITE).parents[1] / "docs" / "reference" / "cli.md").read_text()
+
+
+def test_the_schema_is_printed_whatever_the_file_is(capsys, tmp_path):
+    """An editor needs it most for a file that is not right yet."""
+    (tmp_path / "config.json").write_text("{")
+    assert run(["check-config", "--schema"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == make_schema()

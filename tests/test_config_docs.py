@@ -9,7 +9,7 @@ import pytest
 
 from ccstore.config import DEFAULT_METRICS, load_config, sections
 from ccstore.config.clusterfile import ClusterFile, MetricConfig, read_clusters
-from ccstore.config.dump import _value
+from ccstore.config.dump import write_value
 from ccstore.config.keys import ListOf, Section, key_of
 from ccstore.config.load import IGNORED_MAIN_KEYS
 from ccstore.config.nodelist import parse_node_list
@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "reference" / "config.md").read_text(encoding="utf-8")
 CLUSTERS_PAGE = (ROOT / "docs" / "reference" / "clusters.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples").glob("config*.json"))
+
+
+def json_blocks(page):
+    """Return the texts of the JSON on a page."""
+    return re.findall(r"```json\n(.*?)```", page, re.DOTALL)
 
 
 def keys_of(cls, path, origin="store"):
@@ -29,7 +34,7 @@ def keys_of(cls, path, origin="store"):
         if isinstance(declared.kind, Section):
             yield from keys_of(declared.kind.cls, here, known_to)
             continue
-        default = json.dumps(_value(declared.kind, getattr(cls(), field.name)))
+        default = json.dumps(write_value(declared.kind, getattr(cls(), field.name)))
         if here == "metric-store.checkpoint-interval":
             default = "`1h`, `12h`"
         else:
@@ -96,7 +101,7 @@ def test_every_key_of_a_cluster_file_is_documented_and_no_other():
 
 def test_the_cluster_file_on_the_page_is_one(tmp_path):
     """What is copied from the page works, and is the file among the examples."""
-    (block,) = re.findall(r"```json\n(.*?)```", CLUSTERS_PAGE, re.DOTALL)
+    (block,) = json_blocks(CLUSTERS_PAGE)
     archive = ROOT / "examples" / "job-archive"
     assert json.loads(block) == json.loads((archive / "alpha" / "cluster.json").read_text())
     found = read_clusters(str(archive))
@@ -131,7 +136,7 @@ def test_the_page_lists_the_ignored_keys_of_the_backend_program():
 
 def test_the_json_on_the_page_is_a_configuration(tmp_path):
     """What is copied from the page works."""
-    blocks = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    blocks = json_blocks(PAGE)
     assert blocks
     for block in blocks:
         (tmp_path / "config.json").write_text(block)

@@ -152,6 +152,10 @@ TAKEN = [
     ("nats/tls/first", True, True),
     ("nats/connect-timeout", "2s", 2.0),
     ("nats/ping-interval", "2s", 2.0),
+    ("archive/kind", "file", "file"),
+    ("archive/path", "/a", "/a"),
+    ("cron/commit-job-worker", "1m", 60.0),
+    ("cron/duration-worker", "1m", 60.0),
 ]
 
 
@@ -188,6 +192,8 @@ def test_every_key_of_every_section_is_in_the_table_above():
         *keys(sections.MainConfig, "main"),
         *keys(sections.MetricStoreConfig, "metric-store"),
         *keys(sections.NatsConfig, "nats"),
+        *keys(sections.ArchiveConfig, "archive"),
+        *keys(sections.CronConfig, "cron"),
     }
     tested = {path for path, *_ in TAKEN}
     tested |= {path.rsplit("/", depth)[0] for path in tested for depth in (1, 2)}
@@ -282,6 +288,10 @@ REFUSED = [
     ("nats/connect-timeout", 5, "not a string"),
     ("nats/ping-interval", "0s", "too short"),
     ("nats/user", "x", "unknown key"),
+    ("archive/kind", "s3", "unknown value"),
+    ("archive/path", "", "empty"),
+    ("cron/commit-job-worker", "0s", "too short"),
+    ("cron/duration-worker", 5, "not a string"),
 ]
 
 

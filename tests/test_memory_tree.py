@@ -190,9 +190,9 @@ def test_statistics_count_what_is_kept(store: Store) -> None:
     """Clusters, hosts, series and chunks."""
     got = store.statistics()
     assert (got.clusters, got.hosts, got.series, got.max_series, got.chunks) == (2, 3, 8, 1000, 8)
-    assert store.combines(0)
-    assert store.combines(1)
-    assert not store.combines(2)
+    assert store.combines("c", 0)
+    assert store.combines("c", 1)
+    assert not store.combines("c", 2)
 
 
 # --- free

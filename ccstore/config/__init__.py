@@ -12,6 +12,7 @@ from ccstore.config.dump import dump_config
 from ccstore.config.durations import format_duration, parse_duration
 from ccstore.config.keys import is_loopback, split_address
 from ccstore.config.load import load_config
+from ccstore.config.schema import make_schema
 from ccstore.config.sections import (
     ApiSubjects,
     ArchiveConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "format_duration",
     "is_loopback",
     "load_config",
+    "make_schema",
     "parse_duration",
     "split_address",
 ]

@@ -11,7 +11,7 @@ import attrs
 from ccstore.config.keys import Kind, ListOf, Section, key_of
 from ccstore.config.sections import Config
 
-__all__ = ["dump_config"]
+__all__ = ["dump_config", "write_value"]
 
 
 def dump_config(config: Config) -> dict[str, Any]:
@@ -42,15 +42,16 @@ def _section(section: attrs.AttrsInstance) -> dict[str, Any]:
     for field in attrs.fields(type(section)):
         declared = key_of(field)
         value = getattr(section, field.name)
-        shown[declared.name] = declared.mask(value) if declared.mask else _value(declared.kind, value)
+        shown[declared.name] = declared.mask(value) if declared.mask else write_value(declared.kind, value)
     return shown
 
 
-def _value(kind: Kind, value: Any) -> Any:
+def write_value(kind: Kind, value: Any) -> Any:
+    """Return the JSON value that stands for `value` in a file."""
     match kind:
         case Section():
             return None if value is None else _section(value)
         case ListOf():
-            return [_value(kind.item, item) for item in value]
+            return [write_value(kind.item, item) for item in value]
         case _:
             return kind.write(value)

@@ -14,7 +14,8 @@ import base64
 import binascii
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -79,6 +80,8 @@ class Value:
     """The way back, for printing."""
     takes_null: bool = False
     """Whether ``null`` is a value; for every other kind it is the same as an absent key."""
+    schema: Mapping[str, Any] = MappingProxyType({"type": "string"})
+    """What can be said of the value in JSON Schema: it takes whatever we take, and may take more."""
 
 
 @frozen
@@ -189,8 +192,8 @@ def _path(value: Any) -> str:
 
 
 TEXT = Value("a string", _text)
-PATH = Value("a path", _path)
-BOOLEAN = Value("true or false", _boolean)
+PATH = Value("a path", _path, schema={"type": "string", "minLength": 1})
+BOOLEAN = Value("true or false", _boolean, schema={"type": "boolean"})
 
 
 def integer(at_least: int | None = None, *, unit: str = "", scale: int = 1) -> Value:
@@ -204,7 +207,8 @@ def integer(at_least: int | None = None, *, unit: str = "", scale: int = 1) -> V
     wanted = "an integer" + (f" in {unit}" if unit else "")
     if at_least is not None:
         wanted += f", at least {at_least}"
-    return Value(wanted, read, lambda value: int(value // scale))
+    schema = {"type": "integer"} | ({} if at_least is None else {"minimum": at_least})
+    return Value(wanted, read, lambda value: int(value // scale), schema=schema)
 
 
 def positive_or(default: int, *, unit: str = "", scale: int = 1) -> Value:
@@ -214,7 +218,7 @@ def positive_or(default: int, *, unit: str = "", scale: int = 1) -> Value:
         return (_integer(value) if _integer(value) > 0 else default) * scale
 
     wanted = "an integer" + (f" in {unit}" if unit else "")
-    return Value(wanted, read, lambda value: int(value // scale))
+    return Value(wanted, read, lambda value: int(value // scale), schema={"type": "integer"})
 
 
 def choice(*names: str) -> Value:
@@ -226,7 +230,7 @@ def choice(*names: str) -> Value:
         return _text(value)
 
     *others, last = [f'"{name}"' for name in names]
-    return Value(f"{', '.join(others)} or {last}" if others else last, read)
+    return Value(f"{', '.join(others)} or {last}" if others else last, read, schema={"enum": list(names)})
 
 
 def _duration(value: Any) -> float:
@@ -239,15 +243,32 @@ def _positive_duration(value: Any) -> float:
     return _duration(value)
 
 
-DURATION = Value('a duration such as "48h", "1h30m" or "90s"', _duration, format_duration)
-POSITIVE_DURATION = Value(f"{DURATION.wanted}, longer than 0s", _positive_duration, format_duration)
+_DURATION_SCHEMA = {
+    "type": "string",
+    "pattern": r"^[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h))+)$",
+}
+DURATION = Value(
+    'a duration such as "48h", "1h30m" or "90s"', _duration, format_duration, schema=_DURATION_SCHEMA
+)
+POSITIVE_DURATION = Value(
+    f"{DURATION.wanted}, longer than 0s",
+    _positive_duration,
+    format_duration,
+    schema=_DURATION_SCHEMA,
+)
 
 
 def _aggregation(value: Any) -> str:
     return "" if value is None else _text(value)
 
 
-AGGREGATION = Value('"sum", "avg" or null', _aggregation, lambda text: text or None, takes_null=True)
+AGGREGATION = Value(
+    '"sum", "avg" or null',
+    _aggregation,
+    lambda text: text or None,
+    takes_null=True,
+    schema={"type": ["string", "null"]},
+)
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -338,15 +359,34 @@ def _ed25519_key(value: Any) -> bytes:
     return raw
 
 
-ADDRESS = Value('host:port such as "0.0.0.0:8082", "[::1]:8082" or ":8082" for all interfaces', _address)
-HTTP_URL = Value('"http://host:port" or "https://host:port"', _http_url)
+ADDRESS = Value(
+    'host:port such as "0.0.0.0:8082", "[::1]:8082" or ":8082" for all interfaces',
+    _address,
+    schema={"type": "string", "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):[0-9]{1,5}$"},
+)
+HTTP_URL = Value(
+    '"http://host:port" or "https://host:port"',
+    _http_url,
+    schema={"type": "string", "pattern": "^([Hh][Tt][Tt][Pp][Ss]?://.+)?$"},
+)
 NATS_SERVERS = Value('"nats://host:4222" or "tls://host:4222", several separated by commas', _nats_servers)
-SUBJECT = Value('a NATS subject such as "hpc.metrics" or "hpc.>"', _subject)
-CLUSTER = Value("1 to 255 bytes without slash, backslash and double dot", _cluster)
-METRIC_NAME = Value("1 to 255 printable bytes", _metric_name)
+SUBJECT = Value(
+    'a NATS subject such as "hpc.metrics" or "hpc.>"',
+    _subject,
+    schema={"type": "string", "pattern": r"^[^\s.]+(\.[^\s.]+)*$"},
+)
+CLUSTER = Value(
+    "1 to 255 bytes without slash, backslash and double dot",
+    _cluster,
+    schema={"type": "string", "maxLength": 255, "pattern": r"^[^/\\\u0000]*$"},
+)
+METRIC_NAME = Value(
+    "1 to 255 printable bytes", _metric_name, schema={"type": "string", "minLength": 1, "maxLength": 255}
+)
 CLIENT_ADDRESS = Value('an IP address or "*" for all', _client_address)
 ED25519_KEY = Value(
     "the base64 of an Ed25519 public key of 32 bytes",
     _ed25519_key,
     lambda raw: base64.b64encode(raw).decode(),
+    schema={"type": "string", "contentEncoding": "base64"},
 )
