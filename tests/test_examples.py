@@ -283,10 +283,8 @@ async def test_the_rules_for_prometheus_ask_for_what_there_is() -> None:
         text = (await client.get("/metrics")).text
     rules = (EXAMPLES / "prometheus-rules.yml").read_text(encoding="utf-8")
     scrape = (EXAMPLES / "prometheus.yml").read_text(encoding="utf-8")
-    known = {
-        f"{family.name}_total" if family.type == "counter" else family.name
-        for family in text_string_to_metric_families(text)
-    }
+    known = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    known |= {"ccstore_http_requests_total"}  # of routes that nobody has asked
     asked = set(re.findall(r"\bccstore_\w+", rules))
     assert len(asked) > 8
     assert asked <= known
@@ -310,3 +308,51 @@ def test_the_files_for_prometheus_are_yaml() -> None:
         assert rule["expr"].strip()
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert rule["annotations"]["summary"].startswith("{{ $labels.instance }}")
+
+
+async def test_the_dashboard_asks_for_what_there_is() -> None:
+    """Every metric in it exists and has the labels that it is grouped by; panels do not lie on each other."""
+    async with serving(Config()) as url, httpx.AsyncClient(base_url=url) as client:
+        line = b"cpu_load,cluster=alex,hostname=a0001,type=node value=1"
+        assert (await client.post("/api/write", content=line)).status_code == 200
+        families = list(text_string_to_metric_families((await client.get("/metrics")).text))
+    known = {sample.name: set(sample.labels) for family in families for sample in family.samples}
+    known = {name: {*labels, "instance"} for name, labels in known.items()}
+    dashboard = json.loads((EXAMPLES / "grafana" / "ccstore.json").read_text(encoding="utf-8"))
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    expressions += [entry["expr"] for entry in dashboard["annotations"]["list"]]
+    asked = set()
+    for expression in expressions:
+        names = re.findall(r"\b((?:ccstore|process|python)_\w+)\{", expression)
+        assert names, expression
+        asked |= set(names)
+        groups = [re.split(", *", group) for group in re.findall(r"by \(([\w, ]+)\)", expression)]
+        for name in names:
+            assert name in known, expression
+            assert {label for group in groups for label in group} <= known[name], expression
+        assert expression.count("(") == expression.count(")")
+    assert len(asked) > 50
+    cells = [
+        (x, y)
+        for panel in dashboard["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    rows = [panel["title"] for panel in dashboard["panels"] if panel["type"] == "row"]
+    assert rows == re.findall(r"^\| ([\w ]+) \| [^|]*\? \|$", MONITOR, re.MULTILINE)
+
+
+async def test_the_ledger_and_the_log_count_the_same() -> None:
+    """What the alert on an open ledger compares: every line that is stored, again or anew, is logged."""
+    async with serving(Config()) as url, httpx.AsyncClient(base_url=url) as client:
+        lines = b"cpu_load,cluster=alex,hostname=a0001 value=%d\n"
+        body = lines % 1 + lines % 2 + b"nonsense\n" + b"cpu_load,cluster=alex,hostname=a0002 value=1\n"
+        assert (await client.post("/api/write", content=body)).status_code == 400
+        stats = (await client.get("/api/stats")).json()
+    counts = stats["lines"]
+    assert (counts["stored"], counts["overwritten"], counts["bad_line"]) == (2, 1, 1)
+    assert stats["log_appended_samples"] == 3
