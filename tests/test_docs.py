@@ -35,7 +35,7 @@ PAGES = sorted(
 NO_COMMAND = re.compile(r"ccstore(?: COMMAND.*| \[--version\].*|:.*)?")
 """Texts that begin with the word without being a command line: the bare name, the frame, error messages."""
 
-LATER = re.compile(r"websocket|(?<!unpack the )(?<!--)archiv|parquet", re.IGNORECASE)
+LATER = re.compile(r"(?<!unpack the )(?<!--)archiv|parquet", re.IGNORECASE)
 """What only a later version has."""
 SAYS_SO = re.compile(r"\b(?:this|next|later) version|not there yet|job archive|reference", re.IGNORECASE)
 

@@ -21,8 +21,10 @@ def compile_kernels() -> None:
     import ccstore.disk.segment
     import ccstore.memory.query
     import ccstore.memory.saving
+    import ccstore.memory.watch
     import ccstore.wire.query
-    import ccstore.wire.scan  # noqa: F401 -- importing these declares the kernels
+    import ccstore.wire.scan
+    import ccstore.wire.stream  # noqa: F401 -- importing these declares the kernels
     from ccstore.jit import warm_up
 
     columns = (

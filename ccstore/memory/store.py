@@ -107,6 +107,8 @@ class Store:
             rows=max(64, max_bytes // (_ROW_BYTES * 11 // 10)),
         )
         self.index = Index(self.columns)
+        self.freed = 0
+        """Chunks freed so far."""
 
     # --- writing
 
@@ -254,6 +256,7 @@ class Store:
         """
         cutoff = max(-_MAX_TIME, min(cutoff, _MAX_TIME))
         freed: int = tree.free_below(self.columns, place, cutoff, saved_only)
+        self.freed += freed
         return freed
 
     def dormant(self) -> NDArray[np.bool_]:

@@ -87,11 +87,13 @@ class Intake:
         message began.
     wal: where what is stored is logged; None if it lives in memory alone.
     waits: whether a body is answered only when it is on disk.
+    note: is told of every batch that was appended.
     """
 
     def __init__(
         self, store: Store, scanner: Scanner, ledger: Ledger, *, limits: LimitsConfig,
         future_bound: float, now: Callable[[], int], wal: Log | None = None, waits: bool = True,
+        note: Callable[[Batch], None] | None = None,
     ) -> None:  # fmt: skip
         self.store = store
         self.scanner = scanner
@@ -103,6 +105,7 @@ class Intake:
         """Bodies whose sender left in the middle."""
         self._wal = wal
         self._waits = waits
+        self._note = note
         self._future_bound = int(future_bound)
         self._allowance = _Allowance(limits.new_series_per_second)
         self._next_look = -math.inf
@@ -136,6 +139,8 @@ class Intake:
             self.store.append(batch, latest=now + self._future_bound)
             if self._wal is not None:
                 self._wal.put(batch, written.reached)
+            if self._note is not None:
+                self._note(batch)
             counts = count_outcomes(batch)
             self.ledger.add(source, counts)
             if counts[Outcome.UNKNOWN_METRIC]:

@@ -65,6 +65,7 @@ def describe(services: Services) -> Iterator[Family]:
     yield from _ingest(services)
     yield from _memory(services)
     yield from _nats(services)
+    yield from _streams(services)
     yield from _upkeep(services)
     yield from _traffic(services.traffic)
     if services.durability is not None:
@@ -145,6 +146,21 @@ def _nats(services: Services) -> Iterator[Family]:
     yield _gauge("nats_held_bytes", "Memory of the buffer in use.", nats.held_bytes)
     yield _gauge("nats_budget_bytes", "The most memory the buffer may use.", nats.budget_bytes)
     yield _gauge("nats_oldest_queued_seconds", "How long the oldest has waited.", nats.oldest_queued_age())
+
+
+def _streams(services: Services) -> Iterator[Family]:
+    hub = services.hub
+    live = hub.statistics
+    yield _gauge("stream_connections", "Open websockets.", live.connections)
+    feeds = len(hub.feeds) + len(hub.server_feeds)
+    yield _gauge("stream_feeds", "Different subscriptions, however many clients each has.", feeds)
+    yield _counter("stream_messages", "Messages sent to clients.", live.sent_messages)
+    yield _counter("stream_bytes", "Their size.", live.sent_bytes)
+    yield _counter("stream_errors", "Messages of clients that were answered with an error.", live.refused)
+    yield _counter("stream_lags", "Times that a subscription was interrupted for a slow client.", live.lags)
+    yield _counter("stream_closed_slow", "Connections closed for slow clients.", live.closed_slow)
+    text = "The longest time from a sample to the end of its hand-over to all who are told of it."
+    yield _gauge("stream_delay_seconds_max", text, live.delay_seconds_max)
 
 
 def _upkeep(services: Services) -> Iterator[Family]:

@@ -23,6 +23,7 @@ from ccstore.jit import warm_up
 from ccstore.server import api, http, logs, nats, openapi, process, status, upkeep
 from ccstore.server.auth import Authenticator
 from ccstore.server.hosting import tls_context
+from ccstore.server.live import routes as live
 from ccstore.server.services import Services, make_services
 from ccstore.server.used_nodes import open_provider
 
@@ -107,6 +108,7 @@ async def _take_in(services: Services, nursery: trio.Nursery, until: trio.Cancel
                 if services.durability is not None:
                     await services.durability.recover()
                 upkeep.start(jobs, services)
+                jobs.start_soon(services.hub.run)
                 await trio.sleep_forever()
         finally:
             if services.durability is not None:
@@ -152,6 +154,7 @@ def _make_app(config: Config, services: Services) -> http.App:
     )
     api.add_routes(app, services)
     status.add_routes(app, services)
+    live.add_routes(app, services)
     openapi.add_routes(app)
     return app
 

@@ -20,6 +20,7 @@ from ccstore.server.clock import JobStatistics, wall_clock
 from ccstore.server.durability import Durability, open_directory
 from ccstore.server.ingest import Intake
 from ccstore.server.ledger import Ledger
+from ccstore.server.live.hub import Hub
 from ccstore.server.loopwatch import LoopWatch
 from ccstore.server.nats import NatsStatistics
 from ccstore.server.traffic import Traffic
@@ -51,6 +52,7 @@ class Services:
     scanner: Scanner
     ledger: Ledger
     intake: Intake
+    hub: Hub
     nats: NatsStatistics
     used_nodes: UsedNodes | None
     """Who knows the running jobs; None if nobody does."""
@@ -150,14 +152,16 @@ def make_services(
         ) from error
     scanner = Scanner(keys, store, max_line_bytes=limits.max_line_length_bytes)
     ledger = Ledger()
+    hub = Hub(store, config, now=now)
     durability = None if disk is None else open_directory(config, store, disk, now)
     intake = Intake(
         store, scanner, ledger, limits=limits, future_bound=config.metric_store.future_bound, now=now,
         wal=None if durability is None else durability.wal,
         waits=config.metric_store.wal.ack == "disk",
+        note=hub.note,
     )  # fmt: skip
     services = Services(
-        config, now, store, keys, scanner, ledger, intake, NatsStatistics(), used_nodes, durability
+        config, now, store, keys, scanner, ledger, intake, hub, NatsStatistics(), used_nodes, durability
     )
     if services.uses_nats:
         services.nats.enter("connecting")

@@ -23,6 +23,7 @@ ccstore {__version__}
 
   POST /api/write?cluster=NAME     samples in line protocol
   GET, POST /api/query             values of series, as JSON
+  GET /api/stream                  a websocket: changes as they come in
   POST /api/free?to=SECONDS        free samples
   POST /api/checkpoint             write a checkpoint now
   GET /api/healthcheck             do the metrics of hosts arrive?

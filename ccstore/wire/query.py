@@ -19,7 +19,7 @@ from ccstore.model import QueryRequest, Status, Window
 from ccstore.wire.jsonvalue import decode_value, structure
 from ccstore.wire.kernels import answers
 
-__all__ = ["AnswerWriter", "decode_query"]
+__all__ = ["AnswerWriter", "decode_query", "explain"]
 
 _MAX_TIME = 2**60  # s; sums of times with steps stay within 64 bits
 _QUERIES = 1000  # in one piece of the head
@@ -155,6 +155,10 @@ def _quotient(times: NDArray[np.int64] | np.int64, steps: NDArray[np.int64]) -> 
     return np.asarray(np.sign(times) * (np.abs(times) // steps))
 
 
+def explain(status: Status, metric: str) -> str:
+    """Return why the series of a metric could not be read; empty if they could, or if there are none."""
+    return f"unknown metric: {metric}" if status is Status.UNKNOWN_METRIC else _ERRORS.get(status, "")
+
+
 def _note(status: Status, metric: str) -> bytes:
-    text = f"unknown metric: {metric}" if status is Status.UNKNOWN_METRIC else _ERRORS[status]
-    return b'"error":' + orjson.dumps(text) + b","
+    return b'"error":' + orjson.dumps(explain(status, metric)) + b","

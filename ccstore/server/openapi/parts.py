@@ -153,6 +153,7 @@ RESPONSES: Mapping[str, Node] = {
         408: _error("Nothing came for 60 s."),
         409: _error("It does not fit what is stored."),
         413: _error("The body is too large."),
+        426: _error("This is a websocket.", Upgrade={"const": "websocket"}),
         429: _error("Too much at once.", Retry_After=_RETRY),
         500: _error("A bug: the server's log has the traceback."),
         503: _error("It cannot be done now.", Retry_After=_RETRY),

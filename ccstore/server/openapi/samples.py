@@ -105,6 +105,12 @@ PATHS: Mapping[str, Mapping[str, Node]] = {
             },
         )
     },
+    "/api/stream": {
+        "get": operation(
+            "stream", "Changes of values as they come in, over a websocket", permission=Permission.READ,
+            answers=responses(426, 503),
+        )
+    },
     "/api/debug": {
         "get": operation(
             "debug", "What lies in memory", permission=Permission.ADMIN,

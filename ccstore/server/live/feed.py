@@ -1,0 +1,189 @@
+"""What is told: one feed for each thing that somebody has subscribed to, however many have.
+
+A feed owns the messages about it: it makes them, keeps the last of them for clients that come back, and
+knows who is to get them. It neither waits nor sends, and does not know connections.
+
+Invariant: whoever gets all messages of `snapshot` and all that are published after it, in their order and
+without one missing, knows what the query answers. So who missed one is not told any more before it gets
+a new snapshot.
+"""
+
+import math
+import secrets
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from attrs import define, field
+
+from ccstore.memory.watch import Changes, View
+from ccstore.model import Metric
+from ccstore.wire.stream import (
+    Body,
+    SeriesWanted,
+    describe_hosts,
+    describe_queries,
+    encode_data,
+    encode_data_binary,
+    encode_series,
+)
+
+__all__ = ["Feed", "Listener", "start_of"]
+
+MIB = 1024 * 1024
+
+_KEPT_BYTES = 4 * MIB
+"""What is kept for clients that come back, of one feed."""
+_KEPT_ENTRIES = 500
+_PIECE = 1 << 16
+"""Changes in one message; a millisecond or two to encode."""
+
+
+class Listener(Protocol):
+    """Somebody who is told."""
+
+    def tell(self, bodies: Sequence[Body]) -> bool:
+        """Take messages, all or none; False if there is no room for them."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is room for a snapshot."""
+        ...
+
+    def interrupt(self) -> None:
+        """Learn that messages were missed, and ask for a snapshot when there is room again."""
+        ...
+
+    def lose(self, reason: str) -> None:
+        """Learn that there will be no more messages, because of a bug of ours."""
+        ...
+
+
+@define(eq=False)
+class Feed:
+    """Values of series."""
+
+    wanted: SeriesWanted
+    view: View
+    metrics: Mapping[str, Metric]
+    listeners: set[Listener] = field(factory=set)
+    """Who is up to date, and gets what is published."""
+    joiners: set[Listener] = field(factory=set)
+    """Who needs a snapshot first."""
+    idle_since: float = math.inf
+    """When the last of them left."""
+    name: str = field(factory=lambda: secrets.token_hex(8))
+    sequence: int = 0
+    """Of the last entry that was published."""
+    _kept: deque[tuple[int, Sequence[Body]]] = field(factory=deque)
+    _kept_bytes: int = 0
+    _described: list[dict[str, object]] = field(factory=list)
+    _statuses: "np.ndarray[tuple[int], np.dtype[np.int8]]" = field(factory=lambda: np.empty(0, np.int8))
+    _hosts: int = 0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody listens or wants to."""
+        return bool(self.listeners or self.joiners)
+
+    def news(self, changes: Sequence[Changes], *, moved: bool) -> Iterator[Body]:
+        """Encode an entry for `publish`, nothing if there is no news; others may run between two messages.
+
+        moved: whether the beginning of the view has moved since the last entry.
+        """
+        if series := self._new_series():
+            yield series
+        elif not (moved or any(len(one.groups) for one in changes)):
+            return
+        self.sequence += 1
+        yield from self._encode(changes)
+
+    def publish(self, bodies: Sequence[Body]) -> list[Listener]:
+        """Tell everybody; return who had no room for it, and listens no more."""
+        if not bodies:
+            return []
+        self._keep(bodies)
+        lost = [listener for listener in self.listeners if not listener.tell(bodies)]
+        self.listeners.difference_update(lost)
+        return lost
+
+    def snapshot(self) -> Iterator[Body]:
+        """Encode all that was told so far; nothing else may be done with the feed meanwhile."""
+        numbers = range(len(self._described))
+        yield encode_series(numbers, self._described, self._statuses.tolist(), reset=True)
+        yield from self._encode(list(self.view.everything()))
+
+    def since(self, token: str) -> list[Body] | None:
+        """Return what was published after the message with this token; None if that is not known any more."""
+        name, _, number = token.partition(".")
+        if name != self.name or not number.isdecimal() or len(number) > 18:
+            return None
+        known = int(number)
+        oldest = self._kept[0][0] if self._kept else self.sequence + 1
+        if not oldest - 1 <= known <= self.sequence:
+            return None
+        return [body for sequence, bodies in self._kept if sequence > known for body in bodies]
+
+    def _new_series(self) -> Body | None:
+        """Describe series that are new, or whose read has begun or ceased to be an error."""
+        before, request = self._statuses, self.wanted.request
+        if not self._described:
+            self._described.extend(describe_queries(request, self.metrics))
+        self._described.extend(describe_hosts(request, self.view.hosts[self._hosts :], self.metrics))
+        self._hosts = len(self.view.hosts)
+        self._statuses = self.view.statuses.copy()
+        known = len(before)
+        changed = [
+            *np.flatnonzero(before != self._statuses[:known]).tolist(),
+            *range(known, len(self._statuses)),
+        ]
+        changed = [g for g in changed if g >= known or max(before[g], self._statuses[g]) > _READABLE]
+        if not changed:
+            return None
+        described = [self._described[g] for g in changed]
+        return encode_series(changed, described, self._statuses[changed].tolist(), reset=False)
+
+    def _encode(self, changes: Sequence[Changes]) -> Iterator[Body]:
+        """Encode changes. The token is in the last message: only with all is a client up to date."""
+        encode = encode_data_binary if self.wanted.binary else encode_data
+        pieces = list(_in_pieces(changes))
+        for number, piece in enumerate(pieces, 1):
+            token = f"{self.name}.{self.sequence}" if number == len(pieces) else ""
+            yield encode(piece.groups, piece.times, piece.values, start=self.view.start, token=token)
+
+    def _keep(self, bodies: Sequence[Body]) -> None:
+        self._kept.append((self.sequence, bodies))
+        self._kept_bytes += sum(map(len, bodies))
+        while self._kept_bytes > _KEPT_BYTES or len(self._kept) > _KEPT_ENTRIES:
+            self._kept_bytes -= sum(map(len, self._kept.popleft()[1]))
+
+
+_READABLE = 1
+"""`Status` GOOD and NOTHING are no errors, all that are larger are."""
+
+
+def _in_pieces(changes: Sequence[Changes]) -> Iterator[Changes]:
+    """Put small pieces together and cut large ones; there is at least one, if an empty one."""
+    if not changes:
+        none = np.empty(0, np.int64)
+        changes = [Changes(none, none, np.empty(0))]
+    groups = np.concatenate([one.groups for one in changes])
+    times = np.concatenate([one.times for one in changes])
+    values = np.concatenate([one.values for one in changes])
+    for first in range(0, max(len(groups), 1), _PIECE):
+        part = slice(first, first + _PIECE)
+        yield Changes(groups[part], times[part], values[part])
+
+
+def start_of(wanted: SeriesWanted, now: int) -> int:
+    """Return where what a feed tells begins: at least the window ago, and moving in steps.
+
+    The steps keep to multiples of the resolution, so that values that were thinned out stay the same.
+    """
+    resolutions = [query.resolution for query in wanted.request.queries]
+    step = max(1, wanted.window // 8)
+    if (coarsest := max([1, *resolutions])) < wanted.window:
+        step = -(-step // coarsest) * coarsest
+    return (now - wanted.window) // step * step

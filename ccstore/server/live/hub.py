@@ -1,0 +1,307 @@
+"""The hub: looks for what is new, and hands it out to whoever has subscribed.
+
+Owns the feeds and the one task that refreshes them. What comes in costs a kernel over the series of a batch
+that stamps those that are watched, and nothing if nobody is subscribed. The task reads what was stamped,
+encodes what is different once for each feed, and puts references to it into the queues of the sessions.
+
+Invariant: the work for streams, sending included, takes at most one part in `_SHARE` + 1 of the time of the
+event loop; beyond that, messages come less often and have more in them. So what comes in has the right of
+way, and a client that asks for much makes streams slower and nothing else.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import trio
+from attrs import define, field
+
+from ccstore.config import Config
+from ccstore.errors import BusyError, QueryError
+from ccstore.memory.query import Reader, count_selectors
+from ccstore.memory.resample import MINIMUM_POINTS
+from ccstore.memory.store import Store
+from ccstore.memory.watch import Marks, View
+from ccstore.model import Batch
+from ccstore.server.live.feed import Feed, Listener, start_of
+from ccstore.wire.stream import Body, SeriesWanted, ServerWanted, encode_text
+
+__all__ = ["Hub", "LiveStatistics"]
+
+log = logging.getLogger("ccstore.live")
+
+T = TypeVar("T")
+
+MAX_FEEDS = 1000
+MAX_SERIES = 50_000
+"""Of one subscription; each costs half a kilobyte."""
+MAX_VALUES = 2_000_000
+"""Of one subscription; each costs eight bytes, and is read again when one of its series changes."""
+
+_PAUSE = 0.02
+"""Seconds between two looks at least: many senders' messages become one."""
+_SHARE = 4
+"""For each second of work the task rests for so many."""
+_MAX_PAUSE = 1.0
+_PULSE = 1.0
+_LINGER = 30.0
+"""Seconds for which a feed without listeners goes on, for clients that come back."""
+_STEP = 0.001
+"""Seconds of work before others run."""
+
+
+@define
+class LiveStatistics:
+    """How the streams are."""
+
+    connections: int = 0
+    refused: int = 0
+    """Messages of clients that were answered with an error."""
+    sent_messages: int = 0
+    sent_bytes: int = 0
+    lags: int = 0
+    """Times that a subscription was interrupted: its client takes less than there is to tell."""
+    closed_slow: int = 0
+    """Connections that were closed for that."""
+    delay_seconds_max: float = 0.0
+    """The longest time from a sample to the end of its hand-over to the queues."""
+
+
+@define(eq=False)
+class ServerFeed:
+    """The server's own numbers."""
+
+    wanted: ServerWanted
+    listeners: set[Listener] = field(factory=set)
+    due: float = 0.0
+    """When the next message is to be sent."""
+
+
+class Hub:
+    """All streams of one server.
+
+    now: tells the wall clock in whole seconds.
+    """
+
+    def __init__(self, store: Store, config: Config, *, now: Callable[[], int]) -> None:
+        main = config.main
+        self.statistics = LiveStatistics()
+        self.feeds: dict[SeriesWanted, Feed] = {}
+        self.server_feeds: dict[ServerWanted, ServerFeed] = {}
+        self.numbers: Callable[[], dict[str, Any]] = dict
+        """Returns the server's own numbers; whoever makes the application sets it."""
+        self.pulses: set[Callable[[], None]] = set()
+        """Called every second."""
+        self._store, self._config = store, config
+        self._now = now
+        self._marks = Marks(len(store.columns.series))
+        self._strict = main.strict_reference
+        self._minimum = main.resampling.minimum_points if main.resampling else MINIMUM_POINTS
+        self._reader: Reader | None = None
+        self._wake = trio.Event()
+        self._first_news = 0.0
+        self._epoch = self._freed = -1
+        self._until = 0.0
+
+    # --- what comes in
+
+    def note(self, batch: Batch) -> None:
+        """Take notice of a batch that was just appended."""
+        if self.feeds and (self._marks.note(batch) or self._store.index.epoch != self._epoch):
+            self.awake()
+
+    # --- who is told
+
+    def subscribe(self, listener: Listener, wanted: SeriesWanted | ServerWanted, resume: str) -> list[Body]:
+        """Let somebody be told from now on; return what is to be told at once.
+
+        Raises QueryError or BusyError if that is too much.
+        """
+        if isinstance(wanted, ServerWanted):
+            server_feed = self.server_feeds.setdefault(wanted, ServerFeed(wanted))
+            server_feed.listeners.add(listener)
+            return [_subscribed(resumed=False), self._encode_numbers()]
+        feed = self.feeds.get(wanted) or self._make(wanted)
+        missed = feed.since(resume)
+        if missed is None:
+            self.join(feed, listener)
+            return [_subscribed(resumed=False)]
+        feed.listeners.add(listener)
+        return [_subscribed(resumed=True), *missed]
+
+    def join(self, feed: Feed, listener: Listener) -> None:
+        """Let somebody get a snapshot and what comes after it."""
+        feed.joiners.add(listener)
+        self.awake()
+
+    def rejoin(self, listener: Listener, wanted: SeriesWanted) -> None:
+        """Let somebody who missed something get a snapshot."""
+        self.join(self.feeds[wanted], listener)
+
+    def unsubscribe(self, listener: Listener, wanted: SeriesWanted | ServerWanted) -> None:
+        """Tell somebody nothing any more."""
+        if isinstance(wanted, ServerWanted):
+            server_feed = self.server_feeds[wanted]
+            server_feed.listeners.discard(listener)
+            if not server_feed.listeners:
+                del self.server_feeds[wanted]
+        elif feed := self.feeds.get(wanted):
+            feed.listeners.discard(listener)
+            feed.joiners.discard(listener)
+            if not feed.is_wanted:
+                feed.idle_since = trio.current_time()
+
+    def _make(self, wanted: SeriesWanted) -> Feed:
+        self._check(wanted)
+        start = start_of(wanted, self._now())
+        if self._reader is None:  # eight megabytes, for those who have streams
+            self._reader = Reader(self._store.columns, strict=self._strict, minimum_points=self._minimum)
+        span = wanted.window + wanted.window // 8
+        view = View(self._store, self._marks, self._reader, wanted.request, start=start, span=span)
+        feed = self.feeds[wanted] = Feed(wanted, view, self._config.metrics)
+        return feed
+
+    def _check(self, wanted: SeriesWanted) -> None:
+        """Refuse what is too much."""
+        request, store = wanted.request, self._store
+        limit = min(self._config.main.max_query_selectors or MAX_SERIES, MAX_SERIES)
+        if len(request.queries) > limit or (count := count_selectors(store, request)) > limit:
+            raise QueryError(f"query: more series than {limit} (wanted fewer)")
+        step = min(
+            [
+                60,
+                *(
+                    self._config.metrics[name].frequency
+                    for name in _names(wanted)
+                    if name in self._config.metrics
+                ),
+            ]
+        )
+        if count * (wanted.window // step) > MAX_VALUES:
+            raise QueryError(
+                f"window: {wanted.window} s of {count} series (wanted at most {MAX_VALUES} values)"
+            )
+        if len(self.feeds) >= MAX_FEEDS and not self._drop_idle(0.0):
+            raise BusyError(f"stream: {MAX_FEEDS} different subscriptions already")
+
+    # --- the task
+
+    async def run(self) -> None:
+        """Hand out what is new, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pulse)
+            while True:
+                await self._wake.wait()
+                began = trio.current_time()
+                await self._look()
+                await trio.lowlevel.checkpoint()  # now those who send have got their turn
+                spent = trio.current_time() - began
+                await trio.sleep(min(max(_PAUSE, _SHARE * spent), _MAX_PAUSE))
+
+    def awake(self) -> None:
+        """Let the task look for what is new."""
+        if not self._wake.is_set():
+            self._first_news = trio.current_time()
+            self._wake.set()
+
+    async def _look(self) -> None:
+        """Refresh every feed."""
+        first_news, self._wake = self._first_news, trio.Event()
+        self._epoch = self._store.index.epoch
+        if self._store.freed != self._freed:
+            self._freed = self._store.freed
+            for feed in self.feeds.values():
+                feed.view.touch()
+        for feed in list(self.feeds.values()):
+            try:
+                await self._refresh(feed)
+            except Exception as error:  # a bug of ours; like that of a query, it must not take the store away
+                log.exception("stream of %r failed", feed.wanted, exc_info=error)
+                self._give_up(feed)
+            await self._breathe()
+        took = trio.current_time() - first_news
+        self.statistics.delay_seconds_max = max(self.statistics.delay_seconds_max, took)
+
+    async def _refresh(self, feed: Feed) -> None:
+        """Tell all that is new of a feed, then all there is to those who join."""
+        before = feed.view.start
+        feed.view.advance(start_of(feed.wanted, self._now()))
+        changes = [one for one in await self._stepwise(feed.view.refresh()) if one is not None]
+        if not feed.sequence:
+            changes = []  # nobody was told anything yet, and who joins gets a snapshot
+        bodies = await self._stepwise(feed.news(changes, moved=feed.view.start > before))
+        lost = feed.publish(bodies)
+        self.statistics.lags += len(lost)
+        for listener in lost:
+            listener.interrupt()
+        if any(listener.is_ready for listener in feed.joiners):
+            snapshot = await self._stepwise(feed.snapshot())
+            joined = {listener for listener in feed.joiners if listener.is_ready and listener.tell(snapshot)}
+            feed.joiners -= joined
+            feed.listeners |= joined
+
+    async def _stepwise(self, pieces: Iterator[T]) -> list[T]:
+        """Make all pieces, a millisecond at a time."""
+        made: list[T] = []
+        for piece in pieces:
+            made.append(piece)
+            await self._breathe()
+        return made
+
+    async def _breathe(self) -> None:
+        """Let others run after a millisecond of work."""
+        if trio.current_time() >= self._until:
+            await trio.lowlevel.checkpoint()
+            self._until = trio.current_time() + _STEP
+
+    def _give_up(self, feed: Feed) -> None:
+        del self.feeds[feed.wanted]
+        for listener in [*feed.listeners, *feed.joiners]:
+            listener.lose("internal error, see the server's log")
+
+    async def _pulse(self) -> None:
+        """Do what is due each second: move windows, tell the server's numbers, forget idle feeds."""
+        while True:
+            await trio.sleep(_PULSE)
+            for call in list(self.pulses):
+                call()
+            self._drop_idle(_LINGER)
+            now = self._now()
+            moved = any(start_of(feed.wanted, now) > feed.view.start for feed in self.feeds.values())
+            if moved or (self.feeds and self._store.freed != self._freed):
+                self.awake()
+            self._tell_numbers()
+
+    def _drop_idle(self, seconds: float) -> bool:
+        """Forget feeds that were idle for so long; tell whether there was one."""
+        idle = [
+            feed
+            for feed in self.feeds.values()
+            if trio.current_time() - feed.idle_since >= seconds and not feed.is_wanted
+        ]
+        for feed in idle:
+            del self.feeds[feed.wanted]
+            self._marks.unwatch(feed.view.series, [other.view.series for other in self.feeds.values()])
+        return bool(idle)
+
+    def _tell_numbers(self) -> None:
+        due = [feed for feed in self.server_feeds.values() if trio.current_time() >= feed.due]
+        if due:
+            body = self._encode_numbers()
+            for feed in due:
+                feed.due = trio.current_time() + feed.wanted.interval - _PULSE / 2
+                for listener in list(feed.listeners):
+                    listener.tell([body])  # who has no room for it gets the next one
+
+    def _encode_numbers(self) -> Body:
+        return encode_text("server", time=self._now(), stats=self.numbers())
+
+
+def _subscribed(*, resumed: bool) -> Body:
+    return encode_text("subscribed", resumed=resumed)
+
+
+def _names(wanted: SeriesWanted) -> Iterator[str]:
+    for query in wanted.request.queries:
+        yield query.metric
+    yield from wanted.request.for_all_nodes

@@ -1,0 +1,292 @@
+"""A session: one websocket, its subscriptions, and the queue of what it is still to be sent.
+
+Owns the connection from the handshake on. One task reads what the client wants, one sends; the hub puts
+messages into the queue and never waits. Invariant: whatever a client sends or does not read, it gets an
+error or is closed, and no other session notices.
+
+A full queue means that the client takes less than there is to tell. Then its subscription is interrupted:
+what does not fit is not queued; when the queue is empty, the client is told what range it missed and gets
+a snapshot. If that goes on, or nothing is taken at all, the connection is closed.
+"""
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+from attrs import define, field, frozen
+
+from ccstore.errors import BusyError, CcstoreError, ProtocolError, QueryError
+from ccstore.server.answers import status_of
+from ccstore.server.live.hub import Hub
+from ccstore.wire.stream import (
+    Body,
+    SeriesWanted,
+    ServerWanted,
+    Subscribe,
+    Unsubscribe,
+    decode_request,
+    encode_text,
+    id_in,
+    with_id,
+)
+
+__all__ = ["Closing", "Session"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+MAX_SUBSCRIPTIONS = 64
+"""Of one connection."""
+MAX_QUEUED = 1000
+"""Messages in the queue of one connection."""
+MAX_QUEUED_BYTES = 4 * MIB
+"""Of these messages; most are shared with the queues of others. A single snapshot may be larger."""
+
+_LITTLE = 64 * KIB
+"""With less in the queue it takes a message of any size."""
+_HEARTBEAT = 15.0
+"""Seconds without a message after which one is sent that says nothing."""
+_PATIENCE = 30.0
+"""Seconds for which a client may lag, or leave a message untaken."""
+_RECOVERY = 60.0
+"""Seconds without a lag after which a client counts as one that keeps up again."""
+_LARGE = 32 * KIB
+"""A larger message is decoded in a thread."""
+
+_MAX_REASON = 100
+"""A reason for closing has at most 123 bytes."""
+
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013  # RFC 6455, 7.4.1, and the registry it made
+
+
+@frozen
+class Closing:
+    """How the server ends a connection."""
+
+    code: int
+    reason: str
+
+
+@define(eq=False)
+class Subscription:
+    """One subscription of one session."""
+
+    session: "Session"
+    name: str
+    wanted: SeriesWanted | ServerWanted
+    missed_since: int | None = None
+    """Seconds since the epoch at which it was interrupted."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is room for a snapshot: one at a time may be larger than the queue."""
+        return self.session.is_ready()
+
+    def tell(self, bodies: Sequence[Body]) -> bool:
+        """Queue messages, all or none; False if there is no room for them."""
+        return self.session.offer(self.name, bodies)
+
+    def interrupt(self) -> None:
+        """Learn that messages were missed, and ask for a snapshot when there is room again."""
+        self.missed_since = self.session.now()
+        self.session.interrupt(self)
+
+    def lose(self, reason: str) -> None:
+        """Tell the client that there will be no more messages, because of a bug of ours."""
+        self.session.lose(self, reason)
+
+
+@define(eq=False)
+class Session:
+    """One connection.
+
+    now: tells the wall clock in whole seconds.
+    send: sends a message.
+    receive: waits for a message.
+    check_token: raises AuthenticationError once the client's token does not hold any more.
+    """
+
+    hub: Hub
+    now: Callable[[], int]
+    send: Callable[[Body], Awaitable[None]]
+    receive: Callable[[], Awaitable[Body]]
+    check_token: Callable[[], None]
+    _subscriptions: dict[str, Subscription] = field(factory=dict)
+    _interrupted: list[Subscription] = field(factory=list)
+    _queue: deque[tuple[str, Body]] = field(factory=deque)
+    _queued_bytes: int = 0
+    _filled: trio.Event = field(factory=trio.Event)
+    """Set when a message is put into the queue."""
+    _is_waited_for: bool = False
+    """Whether a snapshot was held back until the queue is empty."""
+    _room: trio.Event = field(factory=trio.Event)
+    """Set when the queue becomes less than half full."""
+    _idle_since: float = field(factory=trio.current_time)
+    """When the last message was sent, or one was queued after a rest."""
+    _lagging_since: float = -math.inf
+    _lagged_at: float = -math.inf
+    _scope: trio.CancelScope = field(factory=trio.CancelScope)
+    _closing: Closing | None = None
+
+    async def run(self) -> Closing | None:
+        """Serve the client until it leaves or is to be closed; return how it is to be closed."""
+        hub = self.hub
+        hub.statistics.connections += 1
+        hub.pulses.add(self._pulse)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._send_queued)
+                    await self._read()
+        finally:
+            hub.statistics.connections -= 1
+            hub.pulses.discard(self._pulse)
+            for subscription in self._subscriptions.values():
+                hub.unsubscribe(subscription, subscription.wanted)
+        return self._closing
+
+    def close(self, code: int, reason: str) -> None:
+        """Let the connection be closed."""
+        self._closing = self._closing or Closing(code, reason)
+        self._scope.cancel()
+
+    # --- what the client wants
+
+    async def _read(self) -> None:
+        while True:
+            message = await self.receive()
+            while len(self._queue) > MAX_QUEUED // 2:  # who does not read is not answered
+                self._room = trio.Event()
+                await self._room.wait()
+            name = None
+            try:
+                if isinstance(message, bytes):
+                    raise ProtocolError("message: bytes (wanted text)")
+                name = id_in(message)
+                self._do(await _decode(message))
+            except CcstoreError as error:
+                self.hub.statistics.refused += 1
+                body = encode_text("error", status=status_of(error) or 400, error=str(error))
+                self._put(name or "", body)
+
+    def _do(self, request: Subscribe | Unsubscribe) -> None:
+        name = request.id
+        if isinstance(request, Unsubscribe):
+            subscription = self._subscriptions.pop(name, None)
+            if subscription is None:
+                raise QueryError(f"id: {name!r} is not subscribed")
+            self._forget(subscription)
+            self._put(name, encode_text("unsubscribed"))
+            return
+        if name in self._subscriptions:
+            raise QueryError(f"id: {name!r} is subscribed already")
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise BusyError(f"stream: {MAX_SUBSCRIPTIONS} subscriptions on this connection already")
+        subscription = Subscription(self, name, request.wanted)
+        # at once, whatever is in the queue: what is published next has to come behind it
+        for body in self.hub.subscribe(subscription, request.wanted, request.resume):
+            self._put(name, body)
+        self._subscriptions[name] = subscription
+
+    def _forget(self, subscription: Subscription) -> None:
+        self.hub.unsubscribe(subscription, subscription.wanted)
+        if subscription in self._interrupted:
+            self._interrupted.remove(subscription)
+
+    # --- what it is sent
+
+    def is_ready(self) -> bool:
+        """Tell whether there is room for a snapshot; if not, the hub is woken when there is."""
+        ready = self._queued_bytes < _LITTLE
+        self._is_waited_for = self._is_waited_for or not ready
+        return ready
+
+    def offer(self, name: str, bodies: Sequence[Body]) -> bool:
+        """Queue messages about a subscription, all or none; False if there is no room for them."""
+        size = sum(map(len, bodies))
+        if self._queued_bytes >= _LITTLE and (
+            len(self._queue) + len(bodies) > MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES
+        ):
+            return False
+        for body in bodies:
+            self._put(name, body)
+        return True
+
+    def interrupt(self, subscription: Subscription) -> None:
+        """Go on with a subscription when the queue is empty, but not for ever."""
+        self._interrupted.append(subscription)
+        now = trio.current_time()
+        if now - self._lagged_at > _RECOVERY:
+            self._lagging_since = now
+        self._lagged_at = now
+        if now - self._lagging_since > _PATIENCE:
+            self._close_slow()
+
+    def lose(self, subscription: Subscription, reason: str) -> None:
+        """Forget a subscription that has ended by a bug of ours."""
+        del self._subscriptions[subscription.name]
+        self._put(subscription.name, encode_text("error", status=500, error=reason))
+
+    def _put(self, name: str, body: Body) -> None:
+        if not self._queue:
+            self._idle_since = trio.current_time()
+        self._queue.append((name, body))
+        self._queued_bytes += len(body)
+        self._filled.set()
+
+    async def _send_queued(self) -> None:
+        """Send what is in the queue; a message leaves it when it was sent."""
+        queue, statistics = self._queue, self.hub.statistics
+        while True:
+            while queue:
+                name, body = queue[0]
+                await self.send(with_id(name, body))
+                queue.popleft()
+                self._queued_bytes -= len(body)
+                self._idle_since = trio.current_time()
+                statistics.sent_messages += 1
+                statistics.sent_bytes += len(body)
+                if len(queue) == MAX_QUEUED // 2:
+                    self._room.set()
+            self._resume_interrupted()
+            if self._is_waited_for:
+                self._is_waited_for = False
+                self.hub.awake()
+            if not queue:
+                self._filled = trio.Event()
+                await self._filled.wait()
+
+    def _resume_interrupted(self) -> None:
+        for subscription in self._interrupted:
+            assert isinstance(subscription.wanted, SeriesWanted)
+            body = encode_text("lagged", **{"from": subscription.missed_since, "to": self.now()})
+            self._put(subscription.name, body)
+            self.hub.rejoin(subscription, subscription.wanted)
+            subscription.missed_since = None
+        self._interrupted.clear()
+
+    # --- what is due
+
+    def _pulse(self) -> None:
+        """Look, once a second, after the token, the silence and the client that does not read."""
+        try:
+            self.check_token()
+        except CcstoreError as error:
+            self.close(POLICY_VIOLATION, str(error)[:_MAX_REASON])
+            return
+        idle = trio.current_time() - self._idle_since
+        if self._queue and idle > _PATIENCE:
+            self._close_slow()
+        elif not self._queue and idle >= _HEARTBEAT:
+            self._put("", encode_text("heartbeat", time=self.now()))
+
+    def _close_slow(self) -> None:
+        self.hub.statistics.closed_slow += 1
+        self.close(TRY_AGAIN_LATER, "too slow: more was to tell than was read")
+
+
+async def _decode(text: str) -> Subscribe | Unsubscribe:
+    if len(text) > _LARGE:
+        return await trio.to_thread.run_sync(decode_request, text)
+    return decode_request(text)
