@@ -110,6 +110,11 @@ class MemoryDisk:
     def make_directory(self, path: Path) -> None:
         """Directories are always there."""
 
+    def remove_directory(self, path: Path) -> None:
+        """Directories are there as long as something is in them."""
+        if self.list(path):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
     def list(self, path: Path) -> Sequence[str]:
         """Return the names in a directory, those of directories included."""
         depth = len(path.parts)

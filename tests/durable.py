@@ -20,6 +20,7 @@ from trio._core import _run
 
 from ccstore.disk.files import Disk
 from ccstore.disk.formats import Columnar, Format
+from ccstore.disk.leftover import Leftover
 from ccstore.disk.reference.writing import Reference
 from ccstore.memory import saving
 from ccstore.memory.layout import CHUNK_SLOTS, ROW_SLOTS
@@ -260,6 +261,7 @@ async def make_server(
     files.prepare(shards)
     wal = Log(store, files, partial(next, numbers), shards=shards, max_delay=max_delay, now=lambda: START)
     checkpoints = Checkpoints(store, wal, files, lambda: START)
+    checkpoints.leftover = Leftover(disk, directory, kind != "columnar", report.is_whole)
     return Server(store, disk, wal, checkpoints, report, Journal() if journal is None else journal)
 
 

@@ -24,7 +24,9 @@ class Crash:
 class Life:
     """Server after server on one disk; each ends in a way of its own; crashes on its way are looked at."""
 
-    def __init__(self, seed: int, *, rewrites: bool, kind: str = "columnar") -> None:
+    def __init__(
+        self, seed: int, *, rewrites: bool, kind: str = "columnar", kinds: Sequence[str] = ()
+    ) -> None:
         self.chance = random.Random(seed)
         self.points = Points(self.chance)
         self.journal = Journal()
@@ -32,24 +34,32 @@ class Life:
         self.checked = 0
         self._rewrites = rewrites
         self._kind = kind
+        self._kinds = kinds
 
     async def live(self, shards: Sequence[int], *, actions: int = 25, share: float = 1.0) -> None:
         """Run one server for each number of shards; look at this share of its crashes."""
+        may_switch = True
         for count in shards:
             crashes: list[Crash] = []
+            if self._kinds and may_switch:
+                self._kind = self.chance.choice(self._kinds)
             self.disk.before = self._recorder(self.disk, crashes, share)
             server = await make_server(self.disk, shards=count, kind=self._kind, journal=self.journal)
             self._check(server.journal.problems(contents(server.store)), "start")
             async with running(server) as nursery:
                 for _ in range(self.chance.randint(actions // 2, actions)):
                     await self._act(server, nursery)
-                if self.chance.random() < 0.3:
+                if self._kinds:
+                    await server.checkpoints.save_all()
+                elif self.chance.random() < 0.3:
                     nursery.cancel_scope.cancel()
+            may_switch = True
             for crash in crashes:
                 await self._look_at(crash)
             if crashes and self.chance.random() < 0.7:
                 crash = self.chance.choice(crashes)
                 self.journal, self.disk = self.journal.cut(crash.length), crash.disk
+                may_switch = False  # of two formats that nothing was complete in, nobody knows the newer one
         await self._look_at(Crash("end", self.disk, len(self.journal.events)))
 
     def _recorder(self, disk: MemoryDisk, crashes: list[Crash], share: float):
@@ -103,9 +113,13 @@ def live(
     share: float = 1.0,
     rewrites: bool = False,
     kind: str = "columnar",
+    kinds: Sequence[str] = (),
 ) -> Life:
-    """Run a life and return it; `schedule_by_seed` makes it the same each time."""
-    life = Life(seed, rewrites=rewrites, kind=kind)
+    """Run a life and return it; `schedule_by_seed` makes it the same each time.
+
+    kinds: formats of which each server has another one, once the one before has stopped as it should.
+    """
+    life = Life(seed, rewrites=rewrites, kind=kind, kinds=kinds)
 
     async def run() -> None:
         await life.live(shards, actions=actions, share=share)

@@ -62,13 +62,13 @@ async def test_what_is_saved() -> None:
     assert unsaved((await recovered(disk_of(**files)))[0]) == 3
 
 
-async def test_a_reference_file_may_go_when_columnar_ones_hold_it() -> None:
-    """What was taken over is in the first columnar checkpoint."""
+async def test_a_reference_file_goes_when_columnar_ones_hold_it() -> None:
+    """What was taken over is in the first columnar checkpoint, and read from nowhere else afterwards."""
     disk = disk_of(_1000_bin=snapshot_bytes(evolve(load(1, 2), start=1000)))
     server = await make_server(disk)
     async with running(server):
         await server.checkpoints.save_all()
-    disk.remove(HOST / "1000.bin")
+    assert disk.list(DIRECTORY) == ["columnar"]
     store, _, _ = await recovered(disk)
     assert contents(store) == {key(START): 1, key(START + 10): 2}
     assert unsaved(store) == 0

@@ -59,7 +59,7 @@ class Disk(Protocol):
         """Go on writing at the end of a file that is there."""
 
     def replace(self, source: Path, target: Path) -> None:
-        """Give a file another name, in place of one that has it."""
+        """Give a file or a directory another name, in place of a file that has it."""
 
     def remove(self, path: Path) -> None:
         """Remove a file."""
@@ -72,6 +72,9 @@ class Disk(Protocol):
 
     def make_directory(self, path: Path) -> None:
         """Make a directory and those above it, where they are missing; its name is on the medium then."""
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove a directory in which nothing is."""
 
     def list(self, path: Path) -> Sequence[str]:
         """Return the names in a directory, sorted; none if there is no such directory."""
@@ -119,6 +122,10 @@ class OsDisk:
         path.mkdir(parents=True, exist_ok=True)
         for made in (path, *missing):  # whoever made `path` may have been killed before the sync
             self.sync_directory(made.parent)
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        path.rmdir()
 
     def list(self, path: Path) -> Sequence[str]:
         """Return the names in a directory."""

@@ -20,6 +20,8 @@ from attrs import frozen
 from ccstore.disk.files import TEMPORARY, Disk, Publication
 
 __all__ = [
+    "COVERED",
+    "ROOM",
     "ColumnarFile",
     "checkpoint_path",
     "find_files",
@@ -34,7 +36,7 @@ __all__ = [
 _SHARD = re.compile(r"[0-9]{1,9}")
 _NAME = re.compile(r"([0-9]{1,18})\.(log|ckpt)")
 ROOM = "columnar"
-_COVERED = "covered"
+COVERED = "covered"
 _COVERED_BYTES = 64
 
 
@@ -109,7 +111,7 @@ def _shards(disk: Disk, directory: Path) -> list[Path]:
 def read_covered(disk: Disk, directory: Path) -> int:
     """Return the number of the first segment that checkpoints do not cover, 0 if that is not known."""
     try:
-        text = bytes(disk.map(directory / ROOM / _COVERED)[:_COVERED_BYTES])
+        text = bytes(disk.map(directory / ROOM / COVERED)[:_COVERED_BYTES])
     except OSError:
         return 0
     digits = text.partition(b" ")[0]
@@ -118,7 +120,7 @@ def read_covered(disk: Disk, directory: Path) -> int:
 
 def write_covered(disk: Disk, directory: Path, number: int) -> None:
     """Note that checkpoints cover all segments with smaller numbers. Raises OSError."""
-    file = Publication(disk, directory / ROOM / _COVERED)
+    file = Publication(disk, directory / ROOM / COVERED)
     try:
         file.write(_encode_covered(number))
         file.publish()

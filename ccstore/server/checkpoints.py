@@ -22,6 +22,7 @@ from attrs import define, field, frozen
 
 from ccstore.disk.formats import CheckpointFiles, Format
 from ccstore.disk.hosts import Host, host_of
+from ccstore.disk.leftover import Leftover
 from ccstore.memory.saving import Copied, Marks, copies_of_unsaved, take_back
 from ccstore.memory.store import Store
 from ccstore.server.wal import Cut, Log, Shard
@@ -66,6 +67,8 @@ class Checkpoints:
     """Of the round that is under way; 0 if none is."""
     hosts_done: int = 0
     """Those of them that were copied."""
+    leftover: Leftover | None = None
+    """What a change of the format left behind; it goes when a round is complete."""
     lock: trio.Lock = field(factory=trio.Lock)
     """Held while files are written, and by whoever frees what is marked as saved."""
 
@@ -118,7 +121,26 @@ class Checkpoints:
                 for shard, cut in saved.cuts:
                     if shard not in saved.partly:
                         self.wal.covered(shard, cut)
+        if not saved.errors:
+            await self._clear_leftover()
         _raise(saved.errors)
+
+    async def _clear_leftover(self) -> None:
+        """Take away files of other formats: all that memory took of them is on disk now."""
+        if self.leftover is None:
+            return
+        try:
+            removed, aside = await trio.to_thread.run_sync(self.leftover.clear)
+        except OSError as error:
+            log.error("checkpoints: files of another format stay: %(error)s", {"error": error})
+            return
+        self.leftover = None
+        self.removed += removed
+        if removed:
+            log.warning("checkpoints: %(files)d files of another format removed", {"files": removed})
+        if aside is not None:
+            text = "checkpoints: files of another format, not all of which could be used, are in %(path)s now"
+            log.warning(text, {"path": str(aside)})
 
     async def _end_round(self, saved: "_Saved") -> None:
         number = min(cut.number for _, cut in saved.cuts)

@@ -14,6 +14,7 @@ from ccstore.config import Config
 from ccstore.disk import layout
 from ccstore.disk.files import Disk
 from ccstore.disk.formats import Columnar, Format
+from ccstore.disk.leftover import Leftover
 from ccstore.disk.reference.directory import list_hosts
 from ccstore.disk.reference.reading import last_number
 from ccstore.disk.reference.writing import Reference
@@ -44,6 +45,8 @@ class Durability:
     retention: float
     """Seconds; zero and less: nothing is dropped by age."""
     now: Callable[[], int]
+    keeps_old: bool = False
+    """Whether files older than the retention are wanted."""
     recovery: Recovery = Factory(Recovery)
     recovered: trio.Event = Factory(trio.Event)
     """Set when all that was on disk is in memory."""
@@ -59,6 +62,9 @@ class Durability:
                 await recover(
                     self.store, self.disk, self.directory, self.recovery, since=since, by_hosts=by_hosts
                 )
+                skipped = self.keeps_old and self.recovery.files_skipped
+                is_whole = self.recovery.is_whole and not skipped
+                self.checkpoints.leftover = Leftover(self.disk, self.directory, by_hosts, is_whole)
             self.recovered.set()
         finally:
             self.settled.set()
@@ -105,7 +111,15 @@ def open_directory(config: Config, store: Store, disk: Disk, now: Callable[[], i
     )  # fmt: skip
     checkpoints = Checkpoints(store, wal, files, now)
     durability = Durability(
-        store, disk, directory, files, wal, checkpoints, config.metric_store.retention_in_memory, now
+        store,
+        disk,
+        directory,
+        files,
+        wal,
+        checkpoints,
+        config.metric_store.retention_in_memory,
+        now,
+        keeps_old=config.metric_store.cleanup.mode != "delete",
     )
     if not found and not hosts:
         durability.recovered.set()

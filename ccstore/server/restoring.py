@@ -66,6 +66,11 @@ class Recovery:
     seconds: float = 0.0
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all that was read is in memory."""
+        return not (self.damage or self.unknown or self.refused)
+
+    @property
     def progress(self) -> float:
         """Return the share of bytes read, 0 to 1."""
         if not self.bytes:
