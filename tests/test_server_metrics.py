@@ -124,6 +124,7 @@ async def test_requests_are_counted_by_route_and_status() -> None:
             await get(server, path)
         await ask(server.port, "HEAD", "/api/stats")
         await ask(server.port, "PUT", "/api/stats")
+        await wait_until(lambda: not server.services.traffic.running)
         samples, types, stats = await read(server)
     requests = {
         (dict(labels)["route"], dict(labels)["status"]): value

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "simulate": "Publish the metrics of a simulated site over NATS or HTTP.",
     "query": "Ask a store; show a table or a plot.",
     "checkpoint": "Let a running store write a checkpoint now.",
+    "status": "Show how a running store is, and what is wrong.",
     "bench": "Measure this machine and print one table.",
     "warmup": "Compile the hot loops ahead of the first start.",
     "check-config": "Check a configuration and print what it means.",

@@ -223,7 +223,7 @@ class Scan:
     def unknown_metrics(self, batch: Batch, *, lines: int) -> set[str]:
         """Return the measurements of the first so many lines of the last step that name an unknown one.
 
-        At most `MAX_NAME` characters of each.
+        None that is longer than MAX_NAME, or that cannot be printed.
         """
         rows = np.flatnonzero(batch.outcomes[: batch.count] == Outcome.UNKNOWN_METRIC)[:lines]
         stop = int(np.max(self._ends))
@@ -231,7 +231,7 @@ class Scan:
             split_measurement(self._bytes, begin, min(begin + MAX_NAME, stop))
             for begin in batch.times[rows].tolist()
         )
-        return {name for name in found if name}
+        return {name for name in found if name and name.isprintable()}
 
     # --- what the kernel left
 
