@@ -10,7 +10,7 @@ import apiserver
 import numpy as np
 import trio
 from attrs import define, field
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from ccstore.config import Config
 
@@ -111,10 +111,14 @@ class Client:
 @asynccontextmanager
 async def connected(port: int, **options: Any) -> AsyncIterator[Client]:
     """Open a stream."""
-    async with open_websocket(
-        "127.0.0.1", port, "/api/stream", use_ssl=False, max_message_size=1 << 28, **options
-    ) as socket:
-        yield Client(socket)
+    # trio-websocket leaves its socket open where the server closes first
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream, trio.open_nursery() as nursery:
+        socket = await wrap_client_stream(
+            nursery, stream, f"127.0.0.1:{port}", "/api/stream", max_message_size=1 << 28, **options
+        )
+        async with socket:
+            yield Client(socket)
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -29,13 +29,14 @@ from ccstore.wire.stream import (
     encode_series,
 )
 
-__all__ = ["Feed", "Listener", "start_of"]
+__all__ = ["Feed", "Listener", "start_of", "step_of"]
 
 MIB = 1024 * 1024
 
 _KEPT_BYTES = 4 * MIB
 """What is kept for clients that come back, of one feed."""
 _KEPT_ENTRIES = 500
+_LONGEST_STEP = 3600
 _PIECE = 1 << 16
 """Changes in one message; a millisecond or two to encode."""
 
@@ -66,6 +67,8 @@ class Feed:
     """Values of series."""
 
     wanted: SeriesWanted
+    step: int
+    """Seconds, see `step_of`."""
     view: View
     metrics: Mapping[str, Metric]
     listeners: set[Listener] = field(factory=set)
@@ -82,6 +85,10 @@ class Feed:
     _described: list[dict[str, object]] = field(factory=list)
     _statuses: "np.ndarray[tuple[int], np.dtype[np.int8]]" = field(factory=lambda: np.empty(0, np.int8))
     _hosts: int = 0
+
+    def start_at(self, now: int) -> int:
+        """Return where what is told begins at a time (s): at least the window ago."""
+        return start_of(self.wanted, self.step, now)
 
     @property
     def is_wanted(self) -> bool:
@@ -177,13 +184,21 @@ def _in_pieces(changes: Sequence[Changes]) -> Iterator[Changes]:
         yield Changes(groups[part], times[part], values[part])
 
 
-def start_of(wanted: SeriesWanted, now: int) -> int:
-    """Return where what a feed tells begins: at least the window ago, and moving in steps.
+def step_of(wanted: SeriesWanted, metrics: Mapping[str, Metric]) -> int:
+    """Return the steps (s) in which the beginning of a feed moves: about an eighth of the window.
 
-    The steps keep to multiples of the resolution, so that values that were thinned out stay the same.
+    Where data reach further back than a query's beginning, the times of its values go by the beginning. So
+    steps are multiples of the frequencies and resolutions, or all values would be told anew after each.
     """
-    resolutions = [query.resolution for query in wanted.request.queries]
-    step = max(1, wanted.window // 8)
-    if (coarsest := max([1, *resolutions])) < wanted.window:
-        step = -(-step // coarsest) * coarsest
+    request = wanted.request
+    names = {*(query.metric for query in request.queries), *request.for_all_nodes} & metrics.keys()
+    periods = [*(metrics[name].frequency for name in names), *(max(1, q.resolution) for q in request.queries)]
+    common = math.lcm(*periods)
+    if common > max(wanted.window, _LONGEST_STEP):  # then they are told anew
+        common = 1
+    return -(-max(1, wanted.window // 8) // common) * common
+
+
+def start_of(wanted: SeriesWanted, step: int, now: int) -> int:
+    """Return where what is told begins at a time (s)."""
     return (now - wanted.window) // step * step

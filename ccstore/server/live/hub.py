@@ -23,7 +23,7 @@ from ccstore.memory.resample import MINIMUM_POINTS
 from ccstore.memory.store import Store
 from ccstore.memory.watch import Marks, View
 from ccstore.model import Batch
-from ccstore.server.live.feed import Feed, Listener, start_of
+from ccstore.server.live.feed import Feed, Listener, start_of, step_of
 from ccstore.wire.stream import Body, SeriesWanted, ServerWanted, encode_text
 
 __all__ = ["Hub", "LiveStatistics"]
@@ -153,12 +153,14 @@ class Hub:
 
     def _make(self, wanted: SeriesWanted) -> Feed:
         self._check(wanted)
-        start = start_of(wanted, self._now())
+        metrics = self._config.metrics
+        step = step_of(wanted, metrics)
+        start = start_of(wanted, step, self._now())
         if self._reader is None:  # eight megabytes, for those who have streams
             self._reader = Reader(self._store.columns, strict=self._strict, minimum_points=self._minimum)
-        span = wanted.window + wanted.window // 8
+        span = wanted.window + step
         view = View(self._store, self._marks, self._reader, wanted.request, start=start, span=span)
-        feed = self.feeds[wanted] = Feed(wanted, view, self._config.metrics)
+        feed = self.feeds[wanted] = Feed(wanted, step, view, metrics)
         return feed
 
     def _check(self, wanted: SeriesWanted) -> None:
@@ -225,7 +227,7 @@ class Hub:
     async def _refresh(self, feed: Feed) -> None:
         """Tell all that is new of a feed, then all there is to those who join."""
         before = feed.view.start
-        feed.view.advance(start_of(feed.wanted, self._now()))
+        feed.view.advance(feed.start_at(self._now()))
         changes = [one for one in await self._stepwise(feed.view.refresh()) if one is not None]
         if not feed.sequence:
             changes = []  # nobody was told anything yet, and who joins gets a snapshot
@@ -267,7 +269,7 @@ class Hub:
                 call()
             self._drop_idle(_LINGER)
             now = self._now()
-            moved = any(start_of(feed.wanted, now) > feed.view.start for feed in self.feeds.values())
+            moved = any(feed.start_at(now) > feed.view.start for feed in self.feeds.values())
             if moved or (self.feeds and self._store.freed != self._freed):
                 self.awake()
             self._tell_numbers()
