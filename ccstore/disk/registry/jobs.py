@@ -78,7 +78,7 @@ def start_job(database: Database, job: Job) -> Job | RefusedJob:
 def stop_job(database: Database, stop: JobStop) -> Job | RefusedJob:
     """Store that a job ended; returns it as it is stored now, or why nothing changed."""
     with database.transaction():
-        job = _newest(database, sql.NEWEST_STORED, stop.job_id, stop.cluster, stop.start_time)
+        job = next(_named(database, sql.NEWEST_STORED, stop.job_id, stop.cluster, stop.start_time), None)
         if job is None:
             where = f" of {stop.cluster}" if stop.cluster else ""
             return RefusedJob(JobRefusal.UNKNOWN, f"job {stop.job_id}{where}: not found")
@@ -202,23 +202,23 @@ def find_job(
 ) -> Job | None:
     """Return the job with a number that began last, of a cluster or with a start if they are given."""
     with database.snapshot():
-        job = _newest(database, sql.NEWEST_STARTED, job_id, cluster, start_time)
-        return job and _running(job, now)
+        found = list(_named(database, sql.NEWEST_STARTED, job_id, cluster, start_time))
+        newest = max(found, key=lambda job: (job.start_time, not job.cached), default=None)
+        return newest and _running(newest, now)
 
 
 def _running(job: Job, now: int) -> Job:
     return evolve(job, duration=max(0, now - job.start_time)) if job.state is JobState.RUNNING else job
 
 
-def _newest(
+def _named(
     database: Database, texts: Mapping[str, str], job_id: int, cluster: str, start_time: int
-) -> Job | None:
+) -> Iterator[Job]:
+    """Yield the job that a statement finds in the cache, and then the one that it finds in the main table."""
+    named = {"job_id": job_id, "cluster": cluster, "start_time": start_time}
     for table in (sql.CACHE, sql.MAIN):
-        named = {"job_id": job_id, "cluster": cluster, "start_time": start_time}
         rows = database.execute(texts[table], named).fetchall()
-        for job in _jobs(database, rows, cached=table == sql.CACHE):
-            return job
-    return None
+        yield from _jobs(database, rows, cached=table == sql.CACHE)
 
 
 # --- rows
