@@ -21,7 +21,7 @@ from durable import (
 )
 from test_server_wal import point
 
-from ccstore.disk import layout
+from ccstore.disk import layout, writing
 from ccstore.disk.checkpoint import CheckpointReader
 from ccstore.disk.hosts import hosts_of
 from ccstore.memory import saving
@@ -78,6 +78,7 @@ async def test_only_what_is_new_is_written(server):
 async def test_progress_grows_from_host_to_host(server, monkeypatch):
     """While a round is under way its share of the hosts grows to one; afterwards nothing is under way."""
     monkeypatch.setattr(saving, "_SLOTS_AT_ONCE", 1)  # a host at a time
+    monkeypatch.setattr(writing, "_BLOCK_VALUES", 1)
     checkpoints, seen = server.checkpoints, []
     await server.keep([one for n in range(20) for one in point(n, host=f"h{n}")])
     server.disk.before = lambda *_: seen.append(checkpoints.progress)

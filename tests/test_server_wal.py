@@ -19,6 +19,7 @@ from durable import (
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccstore.errors import BusyError
+from ccstore.server import wal
 from ccstore.server.wal import CAPACITY, PATIENCE
 
 NEVER = 1e9
@@ -65,6 +66,22 @@ async def test_all_shards_sync_at_the_same_time():
         assert all(shard.appended for shard in server.wal.shards)
         gate.open()
     assert totals(server) == (30, 30)
+
+
+async def test_what_is_much_does_not_wait_for_the_delay(monkeypatch, autojump_clock):
+    """Without anybody who waits, a commit starts as soon as there is enough for a good frame."""
+    schedule_by_seed(monkeypatch, 0)
+    monkeypatch.setattr(wal, "_ENOUGH", 3)
+    server = await make_server(MemoryDisk(), max_delay=NEVER)
+    async with running(server):
+        for appended, durable in ((1, 0), (2, 0), (3, 3), (4, 3), (5, 3), (6, 6)):
+            await server.append(point(appended, step=appended))
+            await wait_all_tasks_blocked()
+            assert totals(server) == (appended, durable)
+        await server.append([point(step, step=step)[0] for step in range(7, 11)])  # all at once
+        await wait_all_tasks_blocked()
+        assert totals(server) == (10, 10)
+    assert server.wal.shards[0].commits == 3
 
 
 async def test_what_nobody_waits_for_is_on_disk_after_the_delay(monkeypatch, autojump_clock):

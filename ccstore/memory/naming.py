@@ -49,17 +49,16 @@ class Numbering:
     def __init__(self, store: Store, shards: int) -> None:
         self._store = store
         self._table = np.zeros(len(store.columns.series), NUMBER)
-        self._files = np.zeros(shards, np.int32)
+        self._files = np.arange(shards, dtype=np.int32)  # as many apart, so that a file tells its shard
         self._counts = np.zeros(shards, np.int32)
         self._names = [_FileNames(store) for _ in range(shards)]
-        self._last_file = 0
         for shard in range(shards):
             self.begin(shard)
 
     def begin(self, shard: int) -> None:
         """Begin a new file for a shard: nothing has a number in it."""
-        self._last_file += 1
-        self._files[shard], self._counts[shard] = self._last_file, 0
+        self._files[shard] += len(self._files)
+        self._counts[shard] = 0
         self._names[shard] = _FileNames(self._store)
 
     def number(self, batch: Batch) -> list[Numbered]:

@@ -39,6 +39,9 @@ log = logging.getLogger("ccstore.wal")
 CAPACITY = 64
 """Entries of a shard that wait to be written, each what a step of a message stored: some thousand samples."""
 
+_ENOUGH = 1 << 16
+"""Samples of a shard that are written at once, whoever waits: a good frame, and a millisecond's work."""
+
 PATIENCE = 10.0
 """Seconds that a sender waits for room before it is told to come back."""
 
@@ -99,7 +102,7 @@ class Shard:
     wanted: int = 0
     """The position that somebody waits for."""
     asked: trio.Event = field(factory=trio.Event)
-    """Set when somebody begins to wait for what is not on disk."""
+    """Set when somebody begins to wait for what is not on disk, or when that is much."""
     progress: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
     """Where those wait who want to be told of room or durability."""
 
@@ -108,6 +111,11 @@ class Shard:
         """Whether there is no room for another entry."""
         statistics = self.send.statistics()
         return statistics.current_buffer_used >= statistics.max_buffer_size
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether so much waits to be written that more would only come later."""
+        return self.appended - self.written >= _ENOUGH
 
     def tell(self) -> None:
         """Wake all who wait for room or durability."""
@@ -163,6 +171,8 @@ class Log:
             shard = self.shards[numbered.shard]
             shard.appended += len(numbered.samples.numbers)
             shard.send.send_nowait(Entry(numbered.names, numbered.samples, shard.appended))
+            if shard.has_enough:
+                shard.asked.set()
             reached[numbered.shard] = shard.appended
 
     async def durable(self, reached: Sequence[int]) -> None:
@@ -255,9 +265,9 @@ class Log:
                 await trio.to_thread.run_sync(shard.segment.close)
 
     async def _linger(self, shard: Shard) -> None:
-        """Let more come together as long as nobody waits, be it for the disk or for room."""
+        """Let more come together as long as it is little and nobody waits, be it for the disk or for room."""
         is_open = shard.receive.statistics().open_send_channels > 0
-        if is_open and shard.wanted <= shard.durable and not shard.progress:
+        if is_open and shard.wanted <= shard.durable and not shard.progress and not shard.has_enough:
             shard.asked = trio.Event()
             with trio.move_on_after(self._max_delay):
                 await shard.asked.wait()

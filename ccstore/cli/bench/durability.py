@@ -27,6 +27,7 @@ _FIRST = 1_740_000_000
 _MINUTES, _HOURS = 60, 4
 _ROWS = 16384
 _GB = 1 << 30
+_STREAM = 4  # intervals
 
 
 def measure_log(hosts: int) -> Iterator[Row]:
@@ -37,10 +38,9 @@ def measure_log(hosts: int) -> Iterator[Row]:
 
 
 async def _measure(site: Site, directory: Path) -> list[Row]:
-    rows, plain = [], await _ingest(make_services(_config(site, directory), now=_now), site)
+    rows = []
     async with _logging(site, directory) as (services, durability):
-        logged = await _ingest(services, site)
-        rows.append(Row("ingest with the log on, against off", plain / logged, "x", 0.7, 0.9))
+        rows += await _compare(make_services(_config(site, directory), now=_now), services, site)
         shards = durability.wal.shards
         size = sum(shard.bytes for shard in shards) / sum(shard.appended for shard in shards)
         rows.append(Row("log, a sample", size, "B", 8, 5))
@@ -83,17 +83,31 @@ async def _logging(site: Site, directory: Path) -> AsyncIterator[tuple[Services,
             yield services, durability
 
 
-async def _ingest(services: Services, site: Site) -> float:
-    """Take some intervals; return the seconds of the fastest one whose keys are known."""
-    took = []
-    for k in range(4):
-        buffers = as_buffer(site.render(_FIRST + 60 * k))
-        began = time.perf_counter()
-        written = await services.intake.write(*buffers, source="http", default_cluster="", now=_FIRST)
-        if services.wal is not None:
-            await services.wal.durable(written.reached)
-        took.append(time.perf_counter() - began)
-    return min(took[1:])
+async def _compare(plain: Services, logging: Services, site: Site) -> list[Row]:
+    """Compare what two stores take, one of which has a log."""
+    what, rows = "ingest with the log on, against off", []
+    await _ingest(plain, site, 0, 1)  # every key is new
+    await _ingest(logging, site, 0, 1)
+    without, stream = await _ingest(plain, site, 1, _STREAM), await _ingest(logging, site, 1, _STREAM)
+    rows.append(Row(what, without / stream, "x", 0.7, 0.9, note=f"{_STREAM} intervals, then all is on disk"))
+    alone = min([await _ingest(logging, site, 1 + _STREAM + k, 1) for k in range(3)])
+    rows.append(Row(f"{what}, waiting for the disk after each interval", without / _STREAM / alone, "x"))
+    return rows
+
+
+async def _ingest(services: Services, site: Site, first: int, count: int) -> float:
+    """Take some intervals, a message each; return the seconds until all is on disk, if there is a log."""
+    times = [_FIRST + 60 * k for k in range(first, first + count)]
+    messages = [as_buffer(site.render(now)) for now in times]
+    reached: list[int] = []
+    began = time.perf_counter()
+    for message, now in zip(messages, times, strict=True):
+        written = await services.intake.write(*message, source="nats", default_cluster="", now=now)
+        assert written.stored == len(site.keys)
+        reached = written.reached
+    if services.wal is not None:
+        await services.wal.durable(reached)
+    return time.perf_counter() - began
 
 
 async def _fill(services: Services, series: int, first: int) -> None:

@@ -1,5 +1,6 @@
 """The kernel that gives numbers to the series of a batch and sorts its samples by shard."""
 
+import numpy as np
 from numba import types
 
 from ccstore.jit import inline, kernel, slots_of
@@ -13,9 +14,15 @@ table_of = slots_of(NUMBER)
 
 
 @inline
-def shard_of(places, host, shards):
-    """Return the shard of a host, given its place: it follows from its names, so it stays."""
-    return places[host]["hash"] % shards
+def shard_of(columns, s, file, shards):
+    """Return the shard of a series, given the file that it has a number in or had one in last (0: none).
+
+    It follows from the names of its host, so it stays, and files are counted such that they tell it.
+    """
+    if file > 0:
+        return file % shards
+    places = columns.places
+    return places[places[columns.series[s]["place"]]["host"]]["hash"] % shards
 
 
 @kernel(
@@ -31,26 +38,31 @@ def number_samples(
     samples of shard k end at ``ends[k]``, the ids of the series that it has to name at
     ``fresh_ends[k]``, in the order of their numbers. The last two arrays come as zeros.
     """
-    shards, places = len(files), columns.places
+    shards, last, shard = len(files), np.int32(0), np.int64(0)
     for j in range(count):
         s = series[j]
         if s < 0 or outcomes[j] > OVERWRITTEN:
             continue
-        shard = shard_of(places, places[columns.series[s]["place"]]["host"], shards)
+        file = table[s]["file"]
+        if file == 0 or file != last:
+            last, shard = file, np.int64(shard_of(columns, s, file, shards))
         ends[shard] += 1
-        if table[s]["file"] != files[shard]:
+        if file != files[shard]:
             table[s]["file"], table[s]["number"] = files[shard], counts[shard] + fresh_ends[shard]
             fresh_ends[shard] += 1
     rows, names = 0, 0
-    for shard in range(shards):
-        rows, ends[shard] = rows + ends[shard], rows
-        names, fresh_ends[shard] = names + fresh_ends[shard], names
+    for k in range(shards):
+        rows, ends[k] = rows + ends[k], rows
+        names, fresh_ends[k] = names + fresh_ends[k], names
+    last = np.int32(0)
     for j in range(count):
         s = series[j]
         if s < 0 or outcomes[j] > OVERWRITTEN:
             continue
-        shard = shard_of(places, places[columns.series[s]["place"]]["host"], shards)
-        n, o = table[s]["number"], ends[shard]
+        file, n = table[s]["file"], table[s]["number"]
+        if file != last:
+            last, shard = file, np.int64(file % shards)
+        o = ends[shard]
         numbers[o], out_times[o], out_values[o] = n, times[j], values[j]
         ends[shard] = o + 1
         if n == counts[shard]:  # a series gets its number with its first sample
