@@ -5,9 +5,6 @@ request. Invariant: an answer has exactly one Content-Type, and an error names i
 
 Handlers raise; they do not build error answers, so that the same mistake reads the same at every
 endpoint. `HttpError` is for a status that no class of `ccstore.errors` stands for.
-
-Answers are not compressed, although many clients offer to take them so, Go's without being asked:
-zlib at its fastest takes ten times as long as building and sending an answer does.
 """
 
 from collections.abc import Mapping

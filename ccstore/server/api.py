@@ -25,6 +25,7 @@ from ccstore.memory.store import Store
 from ccstore.model import Outcome, QueryRequest
 from ccstore.server.answers import JSON, HttpError, headers_of, json_answer, status_of, text_answer
 from ccstore.server.auth import Permission
+from ccstore.server.compression import ENCODING, Compressed, is_wanted
 from ccstore.server.http import App, body_blocks, read_body, route
 from ccstore.server.ingest import Written
 from ccstore.server.services import Services
@@ -223,5 +224,16 @@ async def _answer(pieces: Iterator[bytes]) -> Response:
         collected += piece
         if len(collected) > _SMALL_ANSWER:
             stream.put_back(collected)
-            return Response(stream, content_type=JSON)
+            return _stream(stream)
     return Response(collected, content_type=JSON)
+
+
+def _stream(pieces: AsyncIterator[bytes]) -> Response:
+    """Send pieces of JSON as they are made, compressed if the client takes that."""
+    if is_wanted(request.accept_encodings):
+        answer = Response(Compressed(pieces), content_type=JSON)
+        answer.content_encoding = ENCODING
+    else:
+        answer = Response(pieces, content_type=JSON)
+    answer.vary.add("Accept-Encoding")
+    return answer

@@ -139,8 +139,10 @@ class Checkpoints:
         if removed:
             log.warning("checkpoints: %(files)d files of another format removed", {"files": removed})
         if aside is not None:
-            text = "checkpoints: files of another format, not all of which could be used, are in %(path)s now"
-            log.warning(text, {"path": str(aside)})
+            log.warning(
+                "checkpoints: files of another format, not all of which could be used, are in %(path)s now",
+                {"path": aside},
+            )
 
     async def _end_round(self, saved: "_Saved") -> None:
         number = min(cut.number for _, cut in saved.cuts)

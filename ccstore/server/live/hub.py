@@ -218,7 +218,7 @@ class Hub:
             try:
                 await self._refresh(feed)
             except Exception as error:  # a bug of ours; like that of a query, it must not take the store away
-                log.exception("stream of %r failed", feed.wanted, exc_info=error)
+                log.error("bug in the stream of %(wanted)r", {"wanted": feed.wanted}, exc_info=error)
                 self._give_up(feed)
             await self._breathe()
         took = trio.current_time() - first_news
