@@ -133,6 +133,7 @@ def test_moving_node_states_needs_a_target(tmp_path):
         )
         whole = load(tmp_path, main=LOOPBACK | {"nodestate-retention": retention | {key: "x"}})
         assert whole.main.nodestate_retention.target_kind == kind
+        assert any("so node states stay" in warning for warning in whole.warnings)
     deleting = {"policy": "delete", "target-kind": "s3"}
     assert load(tmp_path, main=LOOPBACK | {"nodestate-retention": deleting}).main.nodestate_retention
 

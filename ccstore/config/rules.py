@@ -121,6 +121,8 @@ def find_warnings(config: Config) -> Iterator[str]:
         yield "main.jwt-public-key: the published test key; anybody has an administrator's token for it"
     if bool(config.nats.username) != bool(config.nats.password):
         yield "nats.username: used only together with nats.password"
+    if main.nodestate_retention is not None and main.nodestate_retention.policy == "move":
+        yield 'main.nodestate-retention.policy: "move" is for a later version, so node states stay'
     yield from _nats_warnings(config.nats, config.metric_store, main)
     if not config.metrics_derived:
         yield from _metric_warnings(config)
