@@ -232,6 +232,33 @@ async def test_sending_over_nats(tmp_path: Path) -> None:
             }
 
 
+async def test_watching_a_job() -> None:
+    """watch_job.py prints what is stored and what comes, of the hosts that were asked for."""
+    now = int(time.time())
+    lines = [f"mem_used,cluster=alex,hostname=a000{k},type=node value={k}.5 {now - 60}\n" for k in (1, 2, 3)]
+    async with serving(Config()) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.post("/api/write", content="".join(lines))).status_code == 200
+        some = await program("watch_job.py", "alex", "a0001,a0003", "mem_used", "--for", "2", CCSTORE_URL=url)
+        every = await program("watch_job.py", "alex", "all", "mem_used", "--for", "2", CCSTORE_URL=url)
+    assert (some.returncode, some.stderr, every.stderr) == (0, b"", b"")
+    assert re.findall(rb"(a000\d) +mem_used +(\S+)", some.stdout) == [
+        (b"a0001", b"1.500"),
+        (b"a0003", b"3.500"),
+    ]
+    assert re.findall(rb"a000\d", every.stdout) == [b"a0001", b"a0002", b"a0003"]
+
+
+async def test_a_stream_in_a_notebook() -> None:
+    """notebook_stream.py goes on where it stopped."""
+    now = int(time.time())
+    lines = [f"mem_used,cluster=alex,hostname=a0001,type=node value={k} {now - 60 * k}\n" for k in (3, 2, 1)]
+    async with serving(Config()) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.post("/api/write", content="".join(lines))).status_code == 200
+        done = await program("notebook_stream.py", "alex", "mem_used", "1", CCSTORE_URL=url)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().split() == ["3", "values", "a0001", "2.000", "0", "more"]
+
+
 async def test_embedding() -> None:
     """The server runs in another program's nursery, and ends with it."""
     done = await program("embed.py")

@@ -75,6 +75,8 @@ class Feed:
     """Who is up to date, and gets what is published."""
     joiners: set[Listener] = field(factory=set)
     """Who needs a snapshot first."""
+    has_begun: bool = False
+    """Whether anybody was told anything."""
     idle_since: float = math.inf
     """When the last of them left."""
     name: str = field(factory=lambda: secrets.token_hex(8))

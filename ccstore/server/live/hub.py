@@ -229,7 +229,7 @@ class Hub:
         before = feed.view.start
         feed.view.advance(feed.start_at(self._now()))
         changes = [one for one in await self._stepwise(feed.view.refresh()) if one is not None]
-        if not feed.sequence:
+        if not feed.has_begun:
             changes = []  # nobody was told anything yet, and who joins gets a snapshot
         bodies = await self._stepwise(feed.news(changes, moved=feed.view.start > before))
         lost = feed.publish(bodies)
@@ -239,6 +239,7 @@ class Hub:
         if any(listener.is_ready for listener in feed.joiners):
             snapshot = await self._stepwise(feed.snapshot())
             joined = {listener for listener in feed.joiners if listener.is_ready and listener.tell(snapshot)}
+            feed.has_begun = feed.has_begun or bool(joined)
             feed.joiners -= joined
             feed.listeners |= joined
 
