@@ -91,6 +91,14 @@ class MemoryDisk:
             self.pending.append(("remove", path, None, self._find(path)))
             del self.names[path]
 
+    def cut(self, path: Path, size: int) -> None:
+        """Cut the end off a file; both before and after it may be what a power cut leaves."""
+        with self.lock:
+            self.operate("cut", path)
+            inode = self._find(path)
+            del inode.data[size:]
+            inode.synced = len(inode.data)
+
     def sync_file(self, path: Path) -> None:
         """Make the content of a file durable."""
         with self.lock:
@@ -143,6 +151,10 @@ class MemoryDisk:
         """Return the content of a file."""
         with self.lock:
             return memoryview(bytes(self._find(path).data))
+
+    def read(self, path: Path, start: int, size: int) -> bytes:
+        """Return a part of a file."""
+        return bytes(self.map(path)[start : start + size])
 
     def put(self, path: Path, data: bytes) -> None:
         """Let a file have this content, whatever was there."""

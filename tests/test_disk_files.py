@@ -31,6 +31,25 @@ def test_a_file_is_written_and_read(disk, tmp_path):
     assert disk.list(tmp_path) == ["a"]
 
 
+def test_a_part_of_a_file(disk, tmp_path):
+    """A part is what lies there, as far as the file reaches; what is cut off is gone."""
+    (tmp_path / "a").write_bytes(b"0123456789")
+    if isinstance(disk, MemoryDisk):
+        disk.put(tmp_path / "a", b"0123456789")
+    parts = ((0, 3), (8, 5), (10, 1), (0, 0))
+    assert [disk.read(tmp_path / "a", *part) for part in parts] == [b"012", b"89", b"", b""]
+    disk.cut(tmp_path / "a", 4)
+    assert bytes(disk.map(tmp_path / "a")) == b"0123"
+    disk.cut(tmp_path / "a", 0)
+    assert bytes(disk.map(tmp_path / "a")) == b""
+
+
+def test_a_sector_that_cannot_be_read_is_an_error():
+    """Mapping tries every byte, so that looking at the map cannot end the process (SIGBUS)."""
+    with pytest.raises(OSError, match="Input/output error"):
+        OsDisk().map(Path("/proc/self/mem"))
+
+
 def test_a_file_is_closed_once(disk, tmp_path):
     """To close a file again does nothing; an empty file can be read."""
     file = disk.create(tmp_path / "a")

@@ -159,17 +159,55 @@ async def test_a_segment_that_is_cut_anywhere():
     for stop in range(len(data) + 1):
         for garbage in (b"", b"\x00" * 40, data[:60]):
             disk.put(path, data[:stop] + garbage)
-            store, report, _ = await recovered(disk)
             whole = sum(size <= stop for size in sizes) - 1
-            found = sorted(contents(store).values())
-            assert found == [float(step + 1) for step in range(whole)]
-            assert report.torn_bytes <= stop + len(garbage) - sizes[whole]
-    again = await make_server(copy(disk), journal=journal)
-    assert len(contents(again.store)) == 5
+            await restart_and_append(copy(disk), whole, torn=stop + len(garbage) - sizes[whole])
+
+
+async def restart_and_append(disk: MemoryDisk, whole: int, *, torn: int) -> None:
+    """Restart on a torn log, append, restart again: the tail is told once, no value is lost or wrong."""
+    server = await make_server(disk)
+    before = [float(step + 1) for step in range(whole)]
+    assert sorted(contents(server.store).values()) == before
+    assert server.report.torn_bytes <= torn
+    assert len(server.report.torn) == (server.report.torn_bytes > 0)
+    async with running(server):
+        await server.keep(point(9, step=9))
+    store, report, _ = await recovered(disk)
+    assert sorted(contents(store).values()) == [*before, 9]
+    if not any("left alone" in text for text in server.report.torn):
+        assert (report.torn_bytes, report.torn) == (0, [])
+
+
+async def test_a_torn_end_is_cut_off():
+    """What is cut is told with its place and reason; where the disk refuses, it is told again."""
+    disk = MemoryDisk()
+    server = await make_server(disk)
+    async with running(server):
+        await server.keep(point(1))
+    path = layout.segment_path(layout.shard_directory(DIRECTORY, 0), 1)
+    good = bytes(disk.map(path))
+    disk.put(path, good + b"torn")
+    told = f"{path}: byte {len(good)}: no whole header (4 bytes, an unknown number of samples lost): "
+
+    def refuse(_number, name, _path):
+        if name == "cut":
+            raise OSError(30, "Read-only file system")
+
+    disk.before = refuse
+    _, report, _ = await recovered(disk)
+    assert report.torn == [f"{told}cannot be cut off ([Errno 30] Read-only file system)"]
+    disk.before = lambda *_: None
+    _, report, _ = await recovered(disk)
+    assert report.torn == [f"{told}cut off"]
+    assert bytes(disk.map(path)) == good
+    disk.put(path, b"a file of somebody else that has this name")
+    _, report, _ = await recovered(disk)
+    assert report.torn[0].endswith("left alone")
+    assert bytes(disk.map(path)).startswith(b"a file of")
 
 
 async def test_torn_and_torn_again():
-    """The log goes on behind a torn segment in a new file, and both are read the next time."""
+    """The log goes on behind a torn segment in a new file, and all of them are read the next time."""
     disk, journal = MemoryDisk(), Journal()
     for life in range(4):
         server = await make_server(disk, journal=journal)

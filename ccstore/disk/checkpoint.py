@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
-from attrs import astuple, frozen
+from attrs import astuple, evolve, frozen
 
 from ccstore.disk.columns import ColumnReader, compress, encode_integers
 from ccstore.disk.frames import (
@@ -46,6 +46,7 @@ __all__ = [
     "Summary",
     "encode_block",
     "encode_end",
+    "read_ends",
     "read_summary",
 ]
 
@@ -145,17 +146,22 @@ def _range_of(names: Names, runs: Runs) -> tuple[int, int]:
 def read_summary(data: Data) -> Summary | None:
     """Return what a checkpoint holds without reading it; None if it is incomplete or its end damaged.
 
-    data: the whole file, as a map; only its head and its last `END_BYTES` bytes are looked at.
+    data: the whole file; only its head and its last `END_BYTES` bytes are looked at.
     Raises CorruptionError if the file is of another version or kind.
     """
     view = memoryview(data)
-    check_head(view, Kind.CHECKPOINT)
-    begin = len(view) - END_BYTES
-    for at in (begin, begin + END_BYTES // 2):
-        frame = find_frame(view, at) if begin >= HEAD_BYTES else None
+    return read_ends(view[:HEAD_BYTES], view[-END_BYTES:], len(view))
+
+
+def read_ends(first: Data, last: Data, size: int) -> Summary | None:
+    """Do what `read_summary` does with the first `HEAD_BYTES` and the last `END_BYTES` of so many bytes."""
+    check_head(memoryview(first), Kind.CHECKPOINT)
+    begin = size - END_BYTES
+    for at in (0, END_BYTES // 2):
+        frame = find_frame(memoryview(last), at) if begin >= HEAD_BYTES else None
         if frame is not None:
             with suppress(CorruptionError):
-                return _read_end(frame)
+                return _read_end(evolve(frame, offset=begin + frame.offset))
     return None
 
 
@@ -251,12 +257,3 @@ def _read_block(frame: Frame) -> tuple[Names, Runs]:
         counts=counts.astype(np.int32),
         values=values,
     )
-
-
-def is_older(data: Data, time: int) -> bool:
-    """Tell whether all values of a complete checkpoint are older than a time (s); False if nobody knows."""
-    try:
-        summary = read_summary(data)
-    except CorruptionError:
-        return False
-    return summary is not None and summary.stop <= time

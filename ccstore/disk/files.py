@@ -23,6 +23,8 @@ from ccstore.errors import ConfigError
 
 __all__ = ["Disk", "File", "OsDisk", "Publication", "Scan", "lock_directory"]
 
+_AT_ONCE = 256 * 1024
+"""Bytes, few enough for the cache of a processor."""
 TEMPORARY = ".tmp"
 """Suffix of files that are not complete; they are removed at the start."""
 
@@ -64,6 +66,9 @@ class Disk(Protocol):
     def remove(self, path: Path) -> None:
         """Remove a file."""
 
+    def cut(self, path: Path, size: int) -> None:
+        """Leave only the first so many bytes of a file; on the medium, too, when it returns."""
+
     def sync_file(self, path: Path) -> None:
         """Return when a file that somebody else wrote is on the medium."""
 
@@ -86,7 +91,10 @@ class Disk(Protocol):
         """Return the bytes of a file."""
 
     def map(self, path: Path) -> memoryview:
-        """Return the content of a file; it is read as it is looked at."""
+        """Return the content of a file, which can be read to its end."""
+
+    def read(self, path: Path, start: int, size: int) -> bytes:
+        """Return a part of a file: so many bytes, or fewer if it ends before."""
 
 
 class OsDisk:
@@ -107,6 +115,11 @@ class OsDisk:
     def remove(self, path: Path) -> None:
         """Remove a file."""
         path.unlink()
+
+    def cut(self, path: Path, size: int) -> None:
+        """Cut the end off a file, and sync that."""
+        os.truncate(path, size)
+        _sync(path, os.O_RDONLY)
 
     def sync_file(self, path: Path) -> None:
         """Sync the content of a file."""
@@ -146,11 +159,22 @@ class OsDisk:
         return path.stat().st_size
 
     def map(self, path: Path) -> memoryview:
-        """Map a file into memory."""
-        with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        """Map a file into memory.
+
+        It is read once before, which takes 50 ms a GB: a bad sector is an error here, and would be a signal
+        that ends the process as soon as somebody looks at the map.
+        """
+        with path.open("rb", buffering=0) as file:
+            passing = bytearray(_AT_ONCE)
+            size = 0
+            while read := file.readinto(passing):
+                size += read
+            return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
+
+    def read(self, path: Path, start: int, size: int) -> bytes:
+        """Read a part of a file."""
+        with path.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), size, start)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ccstore.disk import layout
-from ccstore.disk.checkpoint import CheckpointReader, is_older
+from ccstore.disk.checkpoint import CheckpointReader
 from ccstore.disk.files import Disk
 from ccstore.disk.hosts import Host, hosts_of
+from ccstore.disk.reading import is_older
 from ccstore.disk.writing import CheckpointFile, Segment
 from ccstore.model import Names, Runs, Samples
 
@@ -138,8 +139,8 @@ class Columnar:
 
     def remove_older(self, cutoff: int, used: Collection[Host]) -> int:
         """Remove checkpoints; one that has values of a used host stays as a whole."""
-        files = [file.path for file in layout.find_files(self._disk, self._directory) if not file.is_segment]
-        old = [path for path in files if is_older(self._disk.map(path), cutoff)]
+        files = [file for file in layout.find_files(self._disk, self._directory) if not file.is_segment]
+        old = [file.path for file in files if is_older(self._disk, file, cutoff)]
         # A file never changes, and to look through it takes long: once is enough.
         known = {path: self._hosts[path] for path in old if path in self._hosts}
         if used:

@@ -111,7 +111,7 @@ def _shards(disk: Disk, directory: Path) -> list[Path]:
 def read_covered(disk: Disk, directory: Path) -> int:
     """Return the number of the first segment that checkpoints do not cover, 0 if that is not known."""
     try:
-        text = bytes(disk.map(directory / ROOM / COVERED)[:_COVERED_BYTES])
+        text = disk.read(directory / ROOM / COVERED, 0, _COVERED_BYTES)
     except OSError:
         return 0
     digits = text.partition(b" ")[0]

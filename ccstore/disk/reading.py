@@ -3,6 +3,8 @@
 Owns how files are taken apart for recovery. Never touches the store: `read_files` yields what files hold, in
 their order. It blocks and belongs into a worker thread; each step of it takes some milliseconds.
 
+It changes nothing but this: the torn end of a segment is cut off, once all before it was read.
+
 Invariant: a piece holds whole frames, and names come before what hangs on them. What cannot be read is told
 with the end of its file, and nothing that a file holds makes `read_files` raise.
 
@@ -14,16 +16,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import frozen
 
-from ccstore.disk.checkpoint import CheckpointReader, is_older
+from ccstore.disk.checkpoint import END_BYTES, CheckpointReader, read_ends
 from ccstore.disk.files import Disk
 from ccstore.disk.folding import join_blocks, join_names, join_samples
-from ccstore.disk.frames import Damage
+from ccstore.disk.frames import HEAD_BYTES, Damage
 from ccstore.disk.layout import ColumnarFile
 from ccstore.disk.segment import SegmentReader
 from ccstore.errors import CorruptionError
 from ccstore.model import Names, Runs, Samples
 
-__all__ = ["End", "Piece", "read_files"]
+__all__ = ["End", "Piece", "is_older", "read_files"]
 
 _VALUES = 1 << 20
 """Of a piece, more or less: 16 MiB of samples, 4 of runs; some milliseconds to read. From 4 MiB on numpy asks
@@ -51,6 +53,8 @@ class End:
     """What could not be read."""
     torn_bytes: int = 0
     """At the end of a segment: what was being written when the server was ended."""
+    torn: str = ""
+    """What they are, and what became of them."""
     is_skipped: bool = False
     """Whether the file was not read because all of it is too old."""
 
@@ -59,17 +63,30 @@ def read_files(disk: Disk, files: Iterable[ColumnarFile], *, since: int) -> Iter
     """Read files in this order, but checkpoints all of whose values are older than `since` (seconds)."""
     for file in files:
         try:
-            data = disk.map(file.path)
-            yield from _read_segment(file, data) if file.is_segment else _read_checkpoint(file, data, since)
+            yield from _read_segment(disk, file) if file.is_segment else _read_checkpoint(disk, file, since)
         except (CorruptionError, OSError) as error:
             yield End(file, [str(error)])
 
 
-def _read_checkpoint(file: ColumnarFile, data: memoryview, since: int) -> Iterator[Piece | End]:
-    if is_older(data, since):
+def is_older(disk: Disk, file: ColumnarFile, time: int) -> bool:
+    """Tell whether all values of a complete checkpoint are older than a time (s); False if nobody knows.
+
+    Raises OSError.
+    """
+    first = disk.read(file.path, 0, HEAD_BYTES)
+    last = disk.read(file.path, max(0, file.size - END_BYTES), END_BYTES)
+    try:
+        summary = read_ends(first, last, file.size)
+    except CorruptionError:
+        return False
+    return summary is not None and summary.stop <= time
+
+
+def _read_checkpoint(disk: Disk, file: ColumnarFile, since: int) -> Iterator[Piece | End]:
+    if is_older(disk, file, since):
         yield End(file, [], is_skipped=True)
         return
-    reader = CheckpointReader(data)
+    reader = CheckpointReader(disk.map(file.path))
     blocks: list[tuple[Names, Runs]] = []
     for block in reader:
         blocks.append(block)
@@ -85,8 +102,8 @@ def _read_checkpoint(file: ColumnarFile, data: memoryview, since: int) -> Iterat
     yield End(file, damage)
 
 
-def _read_segment(file: ColumnarFile, data: memoryview) -> Iterator[Piece | End]:
-    reader = SegmentReader(data)
+def _read_segment(disk: Disk, file: ColumnarFile) -> Iterator[Piece | End]:
+    reader = SegmentReader(disk.map(file.path))
     names: list[Names] = []
     samples: list[Samples] = []
     for part in reader:
@@ -105,7 +122,24 @@ def _read_segment(file: ColumnarFile, data: memoryview) -> Iterator[Piece | End]
     damage = _describe(reader.damage)
     if reader.nameless:
         damage.append(f"{reader.nameless} samples of series whose names are lost")
-    yield End(file, damage, torn_bytes=reader.tail.size if reader.tail else 0)
+    if reader.tail is None:
+        yield End(file, damage)
+    else:
+        yield End(file, damage, torn_bytes=reader.tail.size, torn=_cut(disk, file, reader, reader.tail))
+
+
+def _cut(disk: Disk, file: ColumnarFile, reader: SegmentReader, tail: Damage) -> str:
+    """Cut off what was being written when the server was ended; tell what it is, and what became of it.
+
+    What has no head, and is not the beginning of one, is no segment: it is left alone.
+    """
+    if reader.head is None and file.size >= HEAD_BYTES:
+        return f"{tail}: left alone"
+    try:
+        disk.cut(file.path, reader.good)
+    except OSError as error:  # the next start finds the same, and nobody appends to it
+        return f"{tail}: cannot be cut off ({error})"
+    return f"{tail}: cut off"
 
 
 def _describe(damage: Iterable[Damage]) -> list[str]:

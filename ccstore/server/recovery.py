@@ -5,8 +5,8 @@ damaged, all segments that there are, and once more the checkpoints between them
 in a worker thread (`ccstore.disk.reading`), a little ahead of what is put into the store here, in steps of
 some milliseconds: HTTP answers meanwhile, with the progress.
 
-Whatever is damaged costs itself. Nothing is removed or cut, so that somebody can look at it; the log goes
-on in new files.
+Whatever is damaged costs itself. Nothing is removed, so that somebody can look at it. Only the torn end of a
+segment is cut off, once; the log goes on in new files.
 
 Invariant: after recovery, what came from a checkpoint is marked as saved, and what came from the log is not,
 so the next checkpoint holds it. All that was read is on the medium: what comes later relies on it.
@@ -87,6 +87,8 @@ async def _recover_columnar(store: Store, disk: Disk, directory: Path, report: R
 def _tell(report: Recovery) -> None:
     for damage in report.damage:
         log.error("recovery: %(damage)s", {"damage": damage})
+    for torn in report.torn:
+        log.warning("recovery: %(torn)s", {"torn": torn})
     for path in report.strange:
         log.warning("recovery: %(path)s: no file of a store, left alone", {"path": path})
     if report.unclean:
@@ -143,5 +145,7 @@ class _Loader:
             if damage not in self._report.damage:  # of a file that is read for the second time
                 self._report.damage.append(damage)
         self._report.torn_bytes += end.torn_bytes
+        if end.torn:
+            self._report.torn.append(f"{end.file.path}: {end.torn}")
         self._report.files_read += 1
         self._report.bytes_read += end.file.size

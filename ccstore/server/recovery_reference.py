@@ -91,6 +91,8 @@ class _Loader:
             self._report.unclean |= len(found.data.numbers) > 0
             await self.restorer.append(resolver, found.data)
         self._report.torn_bytes += found.torn_bytes
+        if found.torn_bytes:
+            self._report.torn.append(f"{found.path}: torn end: {found.torn_bytes} bytes cut off")
         self._report.files_read += 1
         self._report.bytes_read += self._sizes[found.path]
 

@@ -57,6 +57,8 @@ class Recovery:
     """Samples that memory did not take: another one lies there, or memory is full."""
     torn_bytes: int = 0
     """At the ends of segments: what was being written when the server was ended."""
+    torn: list[str] = field(factory=list)
+    """Which files they were the ends of, and what became of them."""
     damage: list[str] = field(factory=list)
     """What could not be read, in the order of files."""
     strange: list[str] = field(factory=list)

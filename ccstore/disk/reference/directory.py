@@ -209,13 +209,13 @@ def read_stop(disk: Disk, file: CheckpointFile) -> int:
 
     Raises CorruptionError and OSError.
     """
-    data = disk.map(file.path)
     if file.path.suffix == ".bin":
         try:
-            return decode_period(data[:HEAD_BYTES])[1]
+            return decode_period(memoryview(disk.read(file.path, 0, HEAD_BYTES)))[1]
         except CorruptionError as error:
             raise CorruptionError(f"{file.path}: {error}") from error
-    found = _JSON_END.search(data[-_JSON_END_BYTES:])
+    last = max(0, disk.size(file.path) - _JSON_END_BYTES)
+    found = _JSON_END.search(disk.read(file.path, last, _JSON_END_BYTES))
     return int(found[1]) if found else read_checkpoint(disk, file).stop
 
 
