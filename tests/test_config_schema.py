@@ -88,7 +88,7 @@ def test_what_the_loader_takes_the_schema_takes(path, value, _):
     ],
 )
 def test_what_the_loader_refuses_the_schema_refuses(path, value):
-    """Wrong types, names and bounds; forms of text are left to the loader where a pattern would be a riddle."""
+    """Wrong types, names and bounds; forms of text are left to the loader if a pattern is a riddle."""
     assert not VALIDATOR.is_valid(with_key(path, value))
 
 
