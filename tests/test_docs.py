@@ -14,6 +14,7 @@ import trio
 from querying import warm_up
 
 import ccstore
+import ccstore.client
 from ccstore.cli.main import COMMANDS, commands, translate
 from ccstore.config import MainConfig, MetricStoreConfig, load_config
 from ccstore.config.keys import ListOf, Section, key_of
@@ -353,6 +354,9 @@ def test_the_table_of_memory():
 
 
 def test_the_public_names_are_documented():
-    """The table in reference/python.md has each of them, and no other."""
-    rows = re.findall(r"^\| `(\w+)[^`]*` \|", read("docs/reference/python.md"), re.MULTILINE)
+    """The tables in reference/python.md have each of them, and no other."""
+    server, client = read("docs/reference/python.md").split("\n## ccstore.client\n")
+    rows = re.findall(r"^\| `(\w+)[^`]*` \|", server, re.MULTILINE)
     assert sorted(rows) == sorted(ccstore.__all__)
+    rows = re.findall(r"^\| `(?:await client\.\w+|client\.\w+|(\w+))[^`]*` \|", client, re.MULTILINE)
+    assert sorted(filter(None, rows)) == sorted(ccstore.client.__all__)
