@@ -255,3 +255,14 @@ def test_every_line_has_a_constant_text_and_its_values_as_fields():
         ), where
         assert bool(wanted) == bool(values), where
         assert not wanted & RESERVED, where
+
+
+def test_the_guide_tells_what_to_do_about_every_error():
+    """Each line of this level has its row, and no other has one."""
+    guide = (Path(__file__).parents[1] / "docs" / "how-to" / "monitor.md").read_text(encoding="utf-8")
+    section = guide.partition("What to do about the lines of the level error:\n")[2].partition("\n## ")[0]
+    explained = re.findall(r"^\| `(.+?)` \| \S", section, re.MULTILINE)
+    templates = {
+        call.args[0].value for _, call in calls() if call.func.attr in ("error", "exception", "critical")
+    }
+    assert sorted(explained) == sorted(re.sub(r"%\(\w+\)[\d.]*[a-z]", "...", text) for text in templates)

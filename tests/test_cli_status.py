@@ -157,12 +157,13 @@ async def test_what_is_wrong_is_shown() -> None:
     stats["nats"] |= {"state": "connecting", "dropped_lines": 1234, "last_error": "no \x1b[2J broker"}
     stats["jobs"]["memory"] = {"runs": 1, "failures": 1, "seconds": 2.0, "last_error": "OSError: odd"}
     stats["lines"]["late"] = 7
+    stats |= {"stream_connections": 2, "stream_feeds": 1, "stream_lags": 3}
     for width in (60, 100):
         shown = text_of(draw(Look(stats), Look(stats), url="http://x", width=width), width)
         flat = " ".join(shown.split())
         for part in (
             "NOT DURABLE", "2 damaged places", "1 234 lines dropped", r"last error: no \x1b[2J broker",
-            "memory failed, is tried again: OSError: odd", "m7 and 12 more",
+            "memory failed, is tried again: OSError: odd", "m7 and 12 more", "2 websockets 1 subscription - interrupted 3 times for slow clients",
         ):  # fmt: skip
             assert part in flat
         assert re.search(r"late +-/s +7\b", shown)

@@ -303,7 +303,7 @@ async def test_bad_messages_are_logged(caplog: pytest.LogCaptureFixture) -> None
     bad = b"m,cluster=c,hostname=h value=1 1000\nm,cluster=c,hostname=h value=x\nm,cluster=/ value=1\n"
     await services.intake.write_messages(messages_of(b"m,cluster=c,hostname=g value=1\n", bad, bad))
     first, second = caplog.records
-    assert first.getMessage().startswith("message on hpc.1: line 2: ")
+    assert first.getMessage().startswith("nats: message on hpc.1: line 2: ")
     assert first.getMessage().endswith(" (and 1 or more lines)")
     assert second.args["subject"] == "hpc.2"
     assert second.args["line"] == 2
@@ -338,8 +338,8 @@ async def test_names_of_unknown_metrics_are_told(
     await write(b"third value=1", b"x" * 1000 + b" value=1", b'"" value=1')
     assert list(known) == ["b d", "other", '""', "third"]
     assert [record.getMessage() for record in caplog.records] == [
-        "not configured, and not stored: 'b d', 'other'",
-        "not configured, and not stored: '\"\"', 'third'",
+        "metrics that are not configured, and not stored: 'b d', 'other'",
+        "metrics that are not configured, and not stored: '\"\"', 'third'",
     ]
     for hundred in range(2):
         await write(*[b"n%d value=1" % number for number in range(100 * hundred, 100 * hundred + 100)])

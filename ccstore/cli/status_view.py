@@ -30,7 +30,7 @@ ADVICE: Mapping[str, str] = {
 
 _COUNTERS = (
     "log_appended_samples", "log_durable_samples", "log_bytes", "checkpoint_bytes", "freed_chunks",
-    "loop_busy_seconds", "http_received_bytes", "http_sent_bytes",
+    "loop_busy_seconds", "http_received_bytes", "http_sent_bytes", "stream_bytes",
 )  # fmt: skip
 """Of those that only grow, the ones whose rates are told."""
 _NATS_COUNTERS = ("messages", "bytes", "dropped_messages", "dropped_lines")
@@ -127,6 +127,8 @@ def _parts(look: Look, paces: Mapping[str, Any]) -> Iterator[tuple[str, Renderab
         yield "Checkpoints", _checkpoints(look)
     yield "NATS", _nats(look.stats["nats"], paces["nats"])
     yield "HTTP", _http(look, paces)
+    if look.number("stream_connections"):
+        yield "Streams", _streams(look, paces)
     yield "Event loop", _loop(look, paces)
     yield "Jobs", _jobs(look.stats["jobs"])
 
@@ -199,6 +201,17 @@ def _http(look: Look, paces: Mapping[str, Any]) -> Text:
     received, sent = paces.get("http_received_bytes"), paces.get("http_sent_bytes")
     flow = f"   in {_pace_of_bytes(received)}   out {_pace_of_bytes(sent)}"
     return Text(open_ + flow + (f"\n{asked}" if asked else ""))
+
+
+def _streams(look: Look, paces: Mapping[str, Any]) -> Text:
+    slow = int(look.number("stream_lags"))
+    parts = [
+        (f"{amount(int(look.number('stream_connections')), 'websocket')}   ", ""),
+        (f"{amount(int(look.number('stream_feeds')), 'subscription')}   ", ""),
+        (_pace_of_bytes(paces.get("stream_bytes")), ""),
+        (f"   interrupted {amount(slow, 'time')} for slow clients" if slow else "", "yellow"),
+    ]
+    return Text.assemble(*parts)
 
 
 def _loop(look: Look, paces: Mapping[str, Any]) -> Text:

@@ -266,7 +266,7 @@ async def _serve_connection(server: "partial[_Connection]", stream: trio.abc.Str
         await server(stream)
     except* Exception as errors:
         fields = {"error": _leaves(errors)}
-        log.warning("connection ended by %(error)s", fields, exc_info=log.isEnabledFor(logging.DEBUG))
+        log.warning("http: connection ended by %(error)s", fields, exc_info=log.isEnabledFor(logging.DEBUG))
 
 
 def _leaves(errors: BaseException) -> str:

@@ -241,13 +241,16 @@ class Intake:
         new = sorted(names - self.unknown_metrics.keys())[: MAX_UNKNOWN - len(self.unknown_metrics)]
         self.unknown_metrics |= dict.fromkeys(new)
         if new:
-            log.info("not configured, and not stored: %(metrics)s", {"metrics": ", ".join(map(repr, new))})
+            log.info(
+                "metrics that are not configured, and not stored: %(metrics)s",
+                {"metrics": ", ".join(map(repr, new))},
+            )
 
     def _complain(self, subject: str, rejects: list[Reject]) -> None:
         """Log the first line of a message that was not stored."""
         reject, more = rejects[0], f" (and {len(rejects) - 1} or more lines)" if len(rejects) > 1 else ""
         fields = {"subject": subject, "line": reject.line, "reason": reject.reason, "more": more}
-        log.warning("message on %(subject)s: line %(line)d: %(reason)s%(more)s", fields)
+        log.warning("nats: message on %(subject)s: line %(line)d: %(reason)s%(more)s", fields)
 
 
 class _Allowance:

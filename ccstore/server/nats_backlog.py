@@ -136,8 +136,8 @@ class Backlog:
     async def _wait_room(self, segment: Segment) -> None:
         began = trio.current_time()
         log.warning(
-            "queue is full at %(budget)d bytes: reading rests until the store has taken some of it, and if "
-            "that takes long, the server drops what waits there",
+            "nats: queue is full at %(budget)d bytes: reading rests until the store has taken some of it, and "
+            "if that takes long, the server drops what waits there",
             {"budget": self._budget_bytes},
         )
         self._statistics.is_blocked = True
@@ -218,7 +218,7 @@ class Backlog:
         names = ("messages", "bytes", "lines", "all_messages", "all_bytes", "all_lines")
         fields = dict(zip(names, (*news, *total), strict=True)) | {"budget": self._budget_bytes}
         log.error(
-            "slow consumer: dropped %(messages)d messages, %(bytes)d bytes, %(lines)d lines (in all "
+            "nats: slow consumer: dropped %(messages)d messages, %(bytes)d bytes, %(lines)d lines (in all "
             "%(all_messages)d, %(all_bytes)d, %(all_lines)d): the queue is full at %(budget)d bytes, "
             "the store takes less than the server sends",
             fields,

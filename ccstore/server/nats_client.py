@@ -147,9 +147,9 @@ class Client:
                 try:
                     await self.flush()
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    log.warning("closing: %(error)s", {"error": error})
+                    log.warning("nats: closing: %(error)s", {"error": error})
             if scope.cancelled_caught:
-                log.warning("closing: no answer, some of what was published may be lost")
+                log.warning("nats: closing: no answer, some of what was published may be lost")
         self.intake.cancel()
 
     def __aiter__(self) -> AsyncIterator[Messages]:
@@ -236,7 +236,7 @@ class Client:
             "name": info.server_name,
             "version": info.version,
         }
-        log.info("%(what)s to %(address)s (%(name)s, nats-server %(version)s)", fields)
+        log.info("nats: %(what)s to %(address)s (%(name)s, nats-server %(version)s)", fields)
         for subscription in self._subscriptions:
             link.post(link.protocol.subscribe(subscription))
         self._enter("connected")
@@ -253,9 +253,9 @@ class Client:
                 f"{link.address}: {reason} ({link.refusal})" if link.refusal else f"{link.address}: {reason}"
             )
             self.statistics.last_error = why
-            log.warning("disconnected from %(reason)s", {"reason": why})
+            log.warning("nats: disconnected from %(reason)s", {"reason": why})
         else:
-            log.info("left %(address)s", {"address": link.address})
+            log.info("nats: left %(address)s", {"address": link.address})
         self._enter("connecting")
 
     async def _read(self, link: Link, tasks: trio.Nursery) -> None:
@@ -304,7 +304,7 @@ class Client:
         for subscription in made:
             group = f" in queue group {subscription.queue!r}" if subscription.queue else ""
             fields = {"subject": subscription.subject, "group": group}
-            log.info("subscribed to %(subject)r%(group)s", fields)
+            log.info("nats: subscribed to %(subject)r%(group)s", fields)
         subjects = {subscription.subject for subscription in made}
         self.statistics.refused_subjects = tuple(
             subject for subject in self.statistics.refused_subjects if subject not in subjects
@@ -312,7 +312,7 @@ class Client:
 
     async def _leave(self, link: Link, tasks: trio.Nursery) -> None:
         """Move to another server; `link` goes on until there is one that takes us."""
-        log.warning("%(address)s is about to stop (lame duck)", {"address": link.address})
+        log.warning("nats: %(address)s is about to stop (lame duck)", {"address": link.address})
         for address in self._servers.others(link.address):
             successor = await self._try_connect(address)
             if successor is None:
@@ -327,7 +327,7 @@ class Client:
             tasks.cancel_scope.cancel()
             return
         fields = {"address": link.address}
-        log.warning("no other server takes us: staying with %(address)s until it stops", fields)
+        log.warning("nats: no other server takes us: staying with %(address)s until it stops", fields)
 
     async def _drain(self, link: Link) -> None:
         """Unsubscribe and take in what is still under way, in a few seconds at most."""
@@ -345,7 +345,7 @@ class Client:
                         await self._backlog.accept(link.segment, received.messages)
         except FAILURES as error:
             fields = {"address": link.address, "error": _describe(error)}
-            log.warning("lost %(address)s while leaving it: %(error)s", fields)
+            log.warning("nats: lost %(address)s while leaving it: %(error)s", fields)
 
     def _note_refusal(self, link: Link, text: str) -> None:
         link.refusal = text
@@ -361,7 +361,7 @@ class Client:
         self.statistics.last_error = text
         if len(self._complaints) >= MAX_COMPLAINTS:
             self._complaints.clear()
-        log.log(logging.DEBUG if text in self._complaints else level, "%(problem)s", {"problem": text})
+        log.log(logging.DEBUG if text in self._complaints else level, "nats: %(problem)s", {"problem": text})
         self._complaints.add(text)
 
     def _enter(self, state: State) -> None:
