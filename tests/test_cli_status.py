@@ -163,7 +163,8 @@ async def test_what_is_wrong_is_shown() -> None:
         flat = " ".join(shown.split())
         for part in (
             "NOT DURABLE", "2 damaged places", "1 234 lines dropped", r"last error: no \x1b[2J broker",
-            "memory failed, is tried again: OSError: odd", "m7 and 12 more", "2 websockets 1 subscription - interrupted 3 times for slow clients",
+            "memory failed, is tried again: OSError: odd", "m7 and 12 more",
+            "2 websockets 1 subscription - interrupted 3 times for slow clients",
         ):  # fmt: skip
             assert part in flat
         assert re.search(r"late +-/s +7\b", shown)

@@ -136,8 +136,8 @@ class Backlog:
     async def _wait_room(self, segment: Segment) -> None:
         began = trio.current_time()
         log.warning(
-            "nats: queue is full at %(budget)d bytes: reading rests until the store has taken some of it, and "
-            "if that takes long, the server drops what waits there",
+            "nats: queue is full at %(budget)d bytes: reading rests until the store has taken some of it, "
+            "and if that takes long, the server drops what waits there",
             {"budget": self._budget_bytes},
         )
         self._statistics.is_blocked = True
