@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
+import trio
 from attrs import define, frozen
 from serving import NOW, Answer, ask, served
 
 from ccstore.cli.warmup import compile_kernels
-from ccstore.config import Config, LimitsConfig, MainConfig, MetricStoreConfig
+from ccstore.config import Clusters, Config, LimitsConfig, MainConfig, MetricStoreConfig
 from ccstore.model import Aggregation, Metric
 from ccstore.server import service
 from ccstore.server.services import Services, make_services
@@ -30,7 +31,11 @@ def warm_up() -> None:
 
 
 def make_config(
-    metrics: Iterable[Metric] = METRICS, *, limits: Mapping[str, int] | None = None, **main: Any
+    metrics: Iterable[Metric] = METRICS,
+    *,
+    limits: Mapping[str, int] | None = None,
+    clusters: Clusters | None = None,
+    **main: Any,
 ) -> Config:
     """Make a configuration of these metrics, with small limits and other settings of `main` where given."""
     store = MetricStoreConfig(limits=LimitsConfig(**{"max_series": 10_000, **(limits or {})}))
@@ -38,6 +43,7 @@ def make_config(
         main=MainConfig(addr="127.0.0.1:0", **main),
         metrics={metric.name: metric for metric in metrics},
         metric_store=store,
+        clusters=clusters or Clusters(),
     )
 
 
@@ -97,8 +103,11 @@ async def running(config: Config | None = None, **settings: Any) -> AsyncIterato
     config = config or make_config(**settings)
     clock = Clock()
     services = make_services(config, now=clock)
-    async with served(service._make_app(config, services)) as port:
-        yield Server(port, services, clock)
+    async with trio.open_nursery() as nursery:
+        with services.registry.held():
+            nursery.start_soon(services.registry.run)
+            async with served(service._make_app(config, services)) as port:
+                yield Server(port, services, clock)
 
 
 @frozen
@@ -143,8 +152,11 @@ def error_of(answer: Answer) -> dict[str, Any]:
             401: "Unauthorized",
             403: "Forbidden",
             408: "Request Timeout",
+            404: "Not Found",
             413: "Request Entity Too Large",
+            422: "Unprocessable Entity",
             500: "Internal Server Error",
+            503: "Service Unavailable",
         }[answer.status]
     )
     return value

@@ -30,7 +30,7 @@ def keys_of(cls, path, origin="store"):
     for field in attrs.fields(cls):
         declared = key_of(field)
         here = f"{path}.{declared.name}"
-        known_to = origin if origin != "store" else declared.origin
+        known_to = declared.origin if origin == "store" or declared.origin == "ccstore" else origin
         if isinstance(declared.kind, Section):
             yield from keys_of(declared.kind.cls, here, known_to)
             continue

@@ -14,9 +14,22 @@ from apiserver import Server, make_config, running
 from attrs import frozen
 from test_server_api_permissions import PRIVATE_KEY, PUBLIC_KEY
 
+from ccstore.config.clusters import Cluster, Clusters, Subcluster
+from ccstore.config.nodelist import parse_node_list
 from ccstore.memory.query import Reader
-from ccstore.model import Aggregation, HealthRequest, Metric, Query, QueryRequest
+from ccstore.model import (
+    Aggregation,
+    HealthRequest,
+    Job,
+    JobStop,
+    Metric,
+    NodeReport,
+    Query,
+    QueryRequest,
+    ReportedNode,
+)
 from ccstore.server import api, auth, body, hosting, service, status
+from ccstore.server.answers import REASONS
 from ccstore.server.ledger import OUTCOMES
 from ccstore.server.metrics import encode_stats
 from ccstore.server.services import make_services
@@ -30,6 +43,10 @@ METRICS = (
     Metric("cpu_load", 60, Aggregation.AVG),
     Metric("mem_bw", 60, Aggregation.SUM, "GB/s"),
     Metric("temp", 60, unit="degC"),
+)
+
+ALEX = Clusters(
+    [Cluster("alex", {}, (Subcluster("a40", parse_node_list("a[0001-0008]"), ("cpu_load", "mem_bw")),))]
 )
 
 
@@ -87,7 +104,7 @@ def test_the_overview_has_the_same() -> None:
     assert sorted(overview) == sorted((route.methods, route.path, route.permission) for route in ROUTES)
     for methods, path, anchor, _ in rows:
         heading = f"{methods} {path}".lower()
-        assert anchor == re.sub(r"[^a-z -]", "", heading).replace(" ", "-")
+        assert anchor == re.sub(r"[^a-z_ -]", "", heading).replace(" ", "-")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
@@ -120,31 +137,41 @@ def test_the_roles_are_those_of_the_code() -> None:
     }
 
 
-DEFAULTS = {'`""`': "", "`0`": 0, "`true`": True, "`false`": False, "`[]`": (), "none": None}
+DEFAULTS = {
+    '`""`': "", '`"none"`': "none", "`0`": 0, "`1`": 1, "`true`": True, "`false`": False,
+    "`[]`": (), "`{}`": {}, "none": None,
+}  # fmt: skip
 TYPES = {
-    "string": "_take_text",
-    "integer": "_take_integer",
-    "number": "_take_number",
-    "boolean": "_take_flag",
-    "list of strings": "_take_names",
-    "list of objects": "_take_queries",
+    **dict.fromkeys(("_take_queries", "_take_nodes", "_take_resources", "_take_tags"), "list of objects"),
+    **dict.fromkeys(("_take_integer", "_take_int32"), "integer"),
+    "_take_text": "string",
+    "_take_texts": "object",
+    "_take_number": "number",
+    "_take_flag": "boolean",
+    "_take_names": "list of strings",
 }
 
 
 @pytest.mark.parametrize(
     ("cls", "after"),
     [(QueryRequest, "### GET, POST /api/query"), (Query, "Each of `queries`"),
-     (HealthRequest, "### GET /api/healthcheck")],
-    ids=["query", "queries", "health"],
+     (HealthRequest, "### GET /api/healthcheck"), (NodeReport, "### POST, PUT /api/nodestate"),
+     (ReportedNode, "Each of `nodes`"), (Job, "### POST, PUT /api/jobs/start_job"),
+     (JobStop, "### POST, PUT /api/jobs/stop_job")],
+    ids=["query", "queries", "health", "report", "nodes", "start", "stop"],
 )  # fmt: skip
 def test_the_keys_of_a_body(cls: type, after: str) -> None:
     """Names, types and defaults are those of the code."""
     on_page = {}
     for names, kind, default, _ in table(PAGE.split(after, 1)[1], "Key | Type | Default | Meaning"):
         for name in names.split(", "):
-            on_page[name.strip("`")] = (TYPES[kind], DEFAULTS[default])
+            on_page[name.strip("`")] = (kind, DEFAULTS[default])
     made = cls()
-    in_code = {key: (take.__name__, getattr(made, field)) for key, (field, take) in _FIELDS[cls].items()}
+    in_code = {
+        key: (TYPES[take.__name__], getattr(made, field))
+        for key, (field, take) in _FIELDS[cls].items()
+        if field
+    }
     assert on_page == in_code
 
 
@@ -207,11 +234,14 @@ async def test_every_example() -> None:
     examples = _EXAMPLE.findall(PAGE)
     assert len(examples) == PAGE.count("```sh\n") >= 11
     assert len([1 for _, kind, _ in examples if kind]) == PAGE.count("```json\n") + PAGE.count("```text\n")
-    async with running(metrics=METRICS) as server, client_of(server) as client:
+    async with running(metrics=METRICS, clusters=ALEX) as server, client_of(server) as client:
         for command, kind, expected in examples:
             answer = await run_curl(client, command)
             (error,) = re.findall(r'^{"status":"([A-Z][^"]*)"', expected) or [""]
-            assert HTTPStatus(answer.status_code).phrase == (error or "OK"), answer.text
+            assert (error or "OK") in (
+                REASONS.get(answer.status_code, HTTPStatus(answer.status_code).phrase),
+                "OK" * (answer.status_code == 201),
+            ), answer.text
             assert answer.text.rstrip("\n") == expected.rstrip("\n")
             content_type = {"json": "application/json", "text": "text/plain; charset=utf-8"}
             assert answer.headers["Content-Type"] == content_type.get(kind, "application/json")
@@ -239,7 +269,7 @@ async def test_the_routes_whose_answers_vary() -> None:
         assert "\nccstore_ready 1.0\n" in metrics.text
         index = (await client.get("/")).text
     assert index == status._INDEX
-    listed = {path for path in re.findall(r"(/[a-z/.]+)", index) if path != "/"}
+    listed = {path for path in re.findall(r"(/[a-z/._]+)", index) if path != "/"}
     assert listed == {route.path for route in ROUTES} - {"/"}
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from service_tools import NOW, fill, lines, make_config, with_store
 
+from ccstore.config.sections import ApiSubjects, NodestateRetention
 from ccstore.disk.files import OsDisk
 from ccstore.model import Outcome
 from ccstore.server import upkeep
@@ -16,7 +18,11 @@ from ccstore.server.ledger import OUTCOMES
 from ccstore.server.loopwatch import LONG
 from ccstore.server.metrics import describe, encode_stats
 from ccstore.server.services import Services, make_services
+from ccstore.wire.events import EventOutcome
 
+EVENT_OUTCOMES = "|".join(outcome.value for outcome in EventOutcome)
+BY_OUTCOME = "by_source.<source>.<event outcome>"
+JOBS = "retention|checkpoint|log|memory|commit_jobs|durations|node_states|walltimes"
 PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 
 
@@ -30,6 +36,11 @@ def table(heading: str) -> list[list[str]]:
 async def busy() -> Services:
     """Make the parts of a server in which there is at least one of everything."""
     config = with_store(make_config("nats://127.0.0.1:1", {"hpc": ""}), memory_cap_bytes=10**9)
+    main = evolve(
+        config.main, api_subjects=ApiSubjects("a", "b"), nodestate_retention=NodestateRetention(),
+        stop_jobs_exceeding_walltime=1,
+    )  # fmt: skip
+    config = evolve(config, main=main)
     services = make_services(config, now=lambda: NOW, disk=OsDisk())
     assert services.wal is not None
     async with trio.open_nursery() as nursery:
@@ -37,6 +48,7 @@ async def busy() -> Services:
             nursery.start_soon(services.wal.write, shard)
         upkeep.start(nursery, services)
         await fill(services, lines(["h1"], cluster="birch"))
+        services.events.count("http", "job", EventOutcome.DONE)
         services.traffic.enter("/api/write", 200, 0.1)
         nursery.cancel_scope.cancel()
     return services
@@ -80,12 +92,23 @@ async def test_every_key_of_the_statistics_is_there_and_the_other_way_round() ->
     for path, kind in found.items():
         general = re.sub(rf"\.({outcomes})$", ".<outcome>", path)
         general = re.sub(r"^lines\.by_source\.(http|nats)", "lines.by_source.<source>", general)
+        general = re.sub(rf"by_source\.(http|nats)\.({EVENT_OUTCOMES})", BY_OUTCOME, general)
+        general = re.sub(r"^events\.(job|node)", "events.<kind>", general)
         general = re.sub(r"^routes\.[^.]+", "routes.<route>", general)
         general = re.sub(r"^shards\.\d+", "shards.<shard>", general)
-        general = re.sub(r"^jobs\.(retention|checkpoint|log|memory)\.", "jobs.<job>.", general)
+        general = re.sub(
+            r"^jobs\.(retention|checkpoint|log|memory|commit_jobs|durations|node_states|walltimes)\.",
+            "jobs.<job>.",
+            general,
+        )
         assert (documented.get(general) == kind) or path in numbers, path
         used.add(general)
     assert documented.keys() <= used
+
+
+def test_every_outcome_of_an_event_is_explained() -> None:
+    """Each has its row, and no other has one."""
+    assert [row[0] for row in table("Outcomes of events")] == [outcome.value for outcome in EventOutcome]
 
 
 @pytest.mark.parametrize("outcome", [outcome.name.lower() for outcome in Outcome if outcome.name != "BLANK"])
@@ -110,7 +133,10 @@ async def test_every_problem_is_explained() -> None:
             durability.recovered = trio.Event()
             if recovered:
                 durability.recovered.set()
-            assert len(services.problems()) == 5
+            services.events.nats.state = state  # type: ignore[assignment]
+            services.events.nats.refused_subjects = ("hpc.jobs",)
+            services.registry.trouble = "locked"
+            assert len(services.problems()) == 8
             assert [found for found in services.problems() if not found.startswith(explained)] == []
 
 

@@ -87,6 +87,8 @@ class ApiSubjects:
     subject_node_state: str = key("", SUBJECT, required=True)
     job_concurrency: int = key(8, positive_or(8))
     node_concurrency: int = key(2, positive_or(2))
+    early_stop_wait: float = key(60.0, DURATION, origin="ccstore")
+    """Seconds that the stop of an unknown job is kept, for its start may still come."""
 
 
 @frozen

@@ -33,7 +33,7 @@ from ccstore.server.upkeep import free_selectors, save
 from ccstore.wire.query import AnswerWriter, decode_query
 from ccstore.wire.requests import Level, decode_health, decode_selectors, encode_health, encode_levels
 
-__all__ = ["add_routes", "answer_pieces"]
+__all__ = ["add_routes", "answer_pieces", "decode_body"]
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ def _complaint(written: Written) -> HttpError:
 
 async def _query(services: Services) -> Response:
     services.check_recovered()
-    wanted = await _decode_body(decode_query)
+    wanted = await decode_body(decode_query)
     limit = services.config.main.max_query_selectors
     if limit and (count := len(wanted.queries)) > limit:  # to count their selectors could take long
         raise QueryError(f"query: {count} queries (wanted at most {limit} selectors)")
@@ -114,7 +114,7 @@ async def _free(services: Services) -> Response:
     cutoff = request.args.get("to", "")
     if not _INTEGER.fullmatch(cutoff) or int(cutoff) not in _INT64:
         raise QueryError(f"to: {cutoff[:40]!r} (wanted seconds since the epoch)")
-    selectors = await _decode_body(decode_selectors)
+    selectors = await decode_body(decode_selectors)
     await services.wait_recovered()
     freed = await free_selectors(services, selectors, int(cutoff))
     return text_answer(f"buffers freed: {freed}\n")
@@ -139,7 +139,7 @@ async def _debug(services: Services) -> Response:
 
 async def _check_health(services: Services) -> Response:
     services.check_recovered()
-    wanted = await _decode_body(decode_health, limit_bytes=_MAX_HEALTH_REQUEST)
+    wanted = await decode_body(decode_health, limit_bytes=_MAX_HEALTH_REQUEST)
     now = services.now()
     health = (
         (host, services.store.check_health(wanted.cluster, host, wanted.metric_names, now=now))
@@ -184,7 +184,7 @@ def _levels(store: Store, path: tuple[str, ...], depth: int = 0) -> Iterator[Lev
         yield from _levels(store, (*path, name), depth + 1)
 
 
-async def _decode_body(decode: Callable[[bytes], T], *, limit_bytes: int = _MAX_REQUEST) -> T:
+async def decode_body(decode: Callable[[bytes], T], *, limit_bytes: int = _MAX_REQUEST) -> T:
     """Read the body of the request in hand and decode it, in a thread if it is large."""
     body = await read_body(limit_bytes=limit_bytes)
     if len(body) > _LARGE_REQUEST:

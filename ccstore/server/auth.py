@@ -9,9 +9,10 @@ tokens are kept. Failed ones are not: anybody can invent them, and they would pu
 """
 
 import enum
+import ipaddress
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jwt
@@ -26,6 +27,7 @@ __all__ = [
     "ForbiddenError",
     "Identity",
     "Permission",
+    "check_address",
 ]
 
 KEPT_TOKENS = 1024
@@ -149,6 +151,26 @@ class Authenticator:
             start=max(_seconds(claims, name, absent=-math.inf, bad=math.inf) for name in ("iat", "nbf")),
             stop=_seconds(claims, "exp", absent=math.inf, bad=-math.inf),
         )
+
+
+def check_address(address: str | None, allowed: Sequence[str]) -> None:
+    """Raise ForbiddenError unless a client's IP address is one of `allowed`; "*" as the first one allows all.
+
+    No addresses at all allow all, too. An IPv4 address is the same when it is written as an IPv6 one.
+    """
+    if not allowed or allowed[0] == "*":
+        return
+    try:
+        found = _plain(address or "")
+    except ValueError:  # a client without an address, over a socket of another kind
+        found = None
+    if found is None or found not in {_plain(one) for one in allowed if one != "*"}:
+        raise ForbiddenError(f"client {address!r}: not in main.api-allowed-ips")
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    found = ipaddress.ip_address(address)
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
 
 
 def _token_in(headers: Headers) -> str:

@@ -15,7 +15,7 @@ from ccstore.disk.formats import Columnar, Format
 from ccstore.disk.hosts import Host
 from ccstore.disk.reference.writing import Reference
 from ccstore.errors import ConfigError, UnavailableError
-from ccstore.server.services import UsedNodes
+from ccstore.server.used_nodes import UsedNodes
 
 __all__ = ["clean_up"]
 

@@ -7,7 +7,7 @@ what was received is in memory, HTTP when its requests are answered; a deadline 
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,18 @@ from ccstore.config import Config, split_address
 from ccstore.disk.files import OsDisk, lock_directory
 from ccstore.errors import UnavailableError
 from ccstore.jit import warm_up
-from ccstore.server import api, http, logs, nats, openapi, process, status, upkeep
+from ccstore.server import (
+    api,
+    event_intake,
+    http,
+    logs,
+    nats,
+    openapi,
+    process,
+    scheduler_api,
+    status,
+    upkeep,
+)
 from ccstore.server.auth import Authenticator
 from ccstore.server.hosting import tls_context
 from ccstore.server.live import routes as live
@@ -73,7 +84,8 @@ async def _run_tasks(
     grace, wal = services.config.main.shutdown_grace, services.wal
     with ExitStack() as stack:
         async with trio.open_nursery() as nursery:
-            urls = await nursery.start(_hold_log, services, serve_http)
+            urls = await nursery.start(_hold, services, serve_http)
+            nursery.start_soon(services.registry.run)
             if wal is not None:
                 for shard in wal.shards:
                     nursery.start_soon(wal.write, shard)
@@ -97,11 +109,13 @@ async def _run_tasks(
 
 async def _take_in(services: Services, nursery: trio.Nursery, until: trio.CancelScope) -> None:
     """Start the intake over NATS, recover what is on disk, start the periodic jobs; end that softly."""
-    nats_intake = None
-    with until:
+    intakes: list[trio.CancelScope] = []
+    with until, services.registry.held():
         try:
             # Before recovery: a broker keeps nothing for somebody who has not subscribed yet.
-            nats_intake = await _start_nats(nursery, services)
+            for receive in _intakes(services):
+                intake = await nursery.start(_hold, services, receive)
+                intakes.append(intake)  # before the next one starts, which a stop may cut off
             async with trio.open_nursery() as jobs:  # which may be cut off at any moment
                 jobs.start_soon(process.feed_watchdog)
                 jobs.start_soon(logs.tell_unlogged)
@@ -113,18 +127,18 @@ async def _take_in(services: Services, nursery: trio.Nursery, until: trio.Cancel
         finally:
             if services.durability is not None:
                 services.durability.settled.set()  # who waits for recovery need not any more
-            if nats_intake is not None:
-                nats_intake.cancel()
+            for intake in intakes:
+                intake.cancel()
 
 
-async def _hold_log(
+async def _hold(
     services: Services,
     run_task: Callable[..., Awaitable[None]],
     *,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a task that appends to the log, which is closed when the last of them has ended."""
-    with contextlib.nullcontext() if services.wal is None else services.wal.held():
+    """Run a task that stores something: log and registry are closed when the last of them has ended."""
+    with services.registry.held(), contextlib.nullcontext() if services.wal is None else services.wal.held():
         await run_task(task_status=task_status)
 
 
@@ -153,34 +167,34 @@ def _make_app(config: Config, services: Services) -> http.App:
         authenticator, now=services.now, stopping=services.stopping, traffic=services.traffic
     )
     api.add_routes(app, services)
+    scheduler_api.add_routes(app, services)
     status.add_routes(app, services)
     live.add_routes(app, services)
     openapi.add_routes(app)
     return app
 
 
-async def _start_nats(nursery: trio.Nursery, services: Services) -> trio.CancelScope | None:
-    """Start the intake over NATS, if there is any; cancelling the scope ends it softly."""
+def _intakes(services: Services) -> Iterator[Callable[..., Awaitable[None]]]:
+    """Yield the tasks that receive over NATS; each starts with a scope that ends it softly.
+
+    Metrics and events have a connection each: one that rests because events wait must not hold up metrics.
+    """
     config = services.config
-    if not services.uses_nats:
-        return None
-    subjects: dict[str, str] = {}
-    for subscription in config.metric_store.nats_subscriptions:
-        subjects.setdefault(subscription.subscribe_to, subscription.cluster_tag)
-    intake: trio.CancelScope = await nursery.start(
-        _hold_log,
-        services,
-        partial(
+    if services.uses_nats:
+        tags: dict[str, str] = {}
+        for subscription in config.metric_store.nats_subscriptions:
+            tags.setdefault(subscription.subscribe_to, subscription.cluster_tag)
+        yield partial(
             nats.receive,
             config.nats,
-            [nats.Subscription(subject, tag, config.nats.queue_group) for subject, tag in subjects.items()],
+            [nats.Subscription(subject, tag, config.nats.queue_group) for subject, tag in tags.items()],
             partial(_deliver, services),
             statistics=services.nats,
             overflow="block" if config.metric_store.nats_overflow == "block" else "drop",
             budget_bytes=config.metric_store.nats_buffer_bytes,
-        ),
-    )
-    return intake
+        )
+    if services.event_subjects is not None:
+        yield partial(event_intake.receive, services.events, config.nats, services.event_subjects)
 
 
 async def _deliver(services: Services, messages: nats.Messages) -> None:

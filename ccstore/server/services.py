@@ -6,34 +6,33 @@ no task and waits for nothing.
 
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from pathlib import Path
 
 import trio
-from attrs import Factory, define
+from attrs import Factory, define, field
 
 from ccstore.config import Config
+from ccstore.config.sections import ApiSubjects
 from ccstore.disk.files import Disk
 from ccstore.errors import ConfigError, UnavailableError
-from ccstore.memory.retention import UsedHosts
 from ccstore.memory.store import Store
 from ccstore.server.clock import JobStatistics, wall_clock
 from ccstore.server.durability import Durability, open_directory
+from ccstore.server.events import Events
 from ccstore.server.ingest import Intake
 from ccstore.server.ledger import Ledger
 from ccstore.server.live.hub import Hub
 from ccstore.server.loopwatch import LoopWatch
 from ccstore.server.nats import NatsStatistics
+from ccstore.server.registry import Registry
 from ccstore.server.traffic import Traffic
+from ccstore.server.used_nodes import UsedNodes, join_providers, own_provider
 from ccstore.server.wal import Log
 from ccstore.wire.keys import KeyCache
 from ccstore.wire.scan import Scanner
 
-__all__ = ["Services", "UsedNodes", "make_services"]
-
-UsedNodes = Callable[[int], Awaitable[UsedHosts | None]]
-"""Returns the hosts of each cluster on which a job runs that started before the given time (s).
-
-None if that is not known now, but may be soon: what may be needed then has to stay."""
+__all__ = ["Services", "make_services"]
 
 _UNLIMITED_SERIES = 2**27
 _KEYS_PER_SERIES = 1.25
@@ -54,8 +53,10 @@ class Services:
     intake: Intake
     hub: Hub
     nats: NatsStatistics
-    used_nodes: UsedNodes | None
-    """Who knows the running jobs; None if nobody does."""
+    registry: Registry
+    """Of nodes and jobs."""
+    used_nodes: UsedNodes
+    """Who knows the running jobs. Its answer is None if somebody should know, and cannot tell now."""
     durability: Durability | None = None
     """What keeps samples beyond the process; None if they live in memory alone."""
     stopping: trio.Event = Factory(trio.Event)
@@ -74,6 +75,18 @@ class Services:
     """Whether the last check found more memory in use than the cap allows, after freeing."""
 
     started: float = Factory(trio.current_time)
+    events: Events = field(init=False)
+
+    @events.default
+    def _make_events(self) -> Events:
+        return Events(
+            store=self.store,
+            clusters=self.config.clusters,
+            registry=self.registry,
+            now=self.now,
+            wait_recovered=self.wait_recovered,
+            settings=self.config.main.api_subjects or ApiSubjects(),
+        )
 
     def uptime(self) -> float:
         """Return the seconds since the start."""
@@ -98,21 +111,24 @@ class Services:
             await self.durability.settled.wait()
             self.check_recovered()
 
-    async def find_used(self, before: int) -> UsedHosts | None:
-        """Return the hosts on which a job runs that started before a time (s), as far as anybody knows.
-
-        None if somebody should know, and cannot tell now.
-        """
-        return {} if self.used_nodes is None else await self.used_nodes(before)
-
     @property
     def uses_nats(self) -> bool:
         """Whether samples are to come over NATS."""
         return bool(self.config.nats.address and self.config.metric_store.nats_subscriptions)
 
+    @property
+    def event_subjects(self) -> ApiSubjects | None:
+        """Where events of jobs and nodes come from over NATS; None if they do not."""
+        return self.config.main.api_subjects if self.config.nats.address else None
+
     def problems(self) -> list[str]:
         """Return why the server is not ready; nothing if it is."""
         problems = [] if self.durability is None else self.durability.problems()
+        problems += self.registry.problems()
+        if self.event_subjects is not None and not self.events.nats.is_connected:
+            problems.append(f"nats: events: {self.events.nats.state}")
+        if self.events.nats.refused_subjects:
+            problems.append(f"nats: events: not permitted: {', '.join(self.events.nats.refused_subjects)}")
         if self.uses_nats and not self.nats.is_connected:
             problems.append(f"nats: {self.nats.state}")
         if self.nats.is_dropping:
@@ -160,12 +176,24 @@ def make_services(
         waits=config.metric_store.wal.ack == "disk",
         note=hub.note,
     )  # fmt: skip
+    registry = _make_registry(config)
     services = Services(
-        config, now, store, keys, scanner, ledger, intake, hub, NatsStatistics(), used_nodes, durability
-    )
+        config, now, store, keys, scanner, ledger, intake, hub, NatsStatistics(), registry,
+        join_providers(own_provider(registry, keep=config.metric_store.retention_in_memory), used_nodes),
+        durability,
+    )  # fmt: skip
+    if services.event_subjects is not None:
+        services.events.nats.enter("connecting")
     if services.uses_nats:
         services.nats.enter("connecting")
     return services
+
+
+def _make_registry(config: Config) -> Registry:
+    """Make the registry, which is not opened before its first use where there are no clusters and events."""
+    main = config.main
+    is_needed = bool(config.clusters) or main.api_subjects is not None
+    return Registry(Path(main.db), main.db_config, opens_at_once=is_needed)
 
 
 def _room(cap: int) -> int:

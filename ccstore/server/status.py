@@ -27,6 +27,9 @@ ccstore {__version__}
   POST /api/free?to=SECONDS        free samples
   POST /api/checkpoint             write a checkpoint now
   GET /api/healthcheck             do the metrics of hosts arrive?
+  POST /api/nodestate              states of nodes, from a scheduler; also /api/nodestats
+  POST /api/jobs/start_job, /api/jobs/stop_job
+  GET /api/jobs/used_nodes?ts=SECONDS
   GET /api/debug?selector=A:B      what is in memory
   GET /api/clusters, /api/metrics  what there is to ask for
   GET /api/stats                   how the store is, as JSON

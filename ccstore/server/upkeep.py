@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ccstore.errors import UnavailableError
 from ccstore.memory.retention import check_interval, exceeds, plan_relief, plan_retention
+from ccstore.server import jobs, nodes
 from ccstore.server.checkpoints import Backoff, Written
 from ccstore.server.clock import JobStatistics, every
 from ccstore.server.durability import Durability
@@ -32,6 +33,8 @@ _IDS_AT_ONCE = 65536
 """Series whose hosts are looked up without a break: a millisecond or two."""
 _LONGEST_INTERVAL = 3600.0
 """Seconds between two passes of the retention at most; half of the retention may be a day."""
+_SWEEP_INTERVAL = 300.0
+"""Seconds between two looks for jobs beyond their walltime; what is granted beyond it is rarely less."""
 _FIRST_CHECKPOINT = 60.0
 """Seconds until the first checkpoint if the log had to be read at the start."""
 _WITHOUT_RETENTION = 48 * 3600
@@ -47,6 +50,8 @@ def start(nursery: trio.Nursery, services: Services) -> None:
         _start(nursery, services, "retention", lambda: interval, free_old)
     if services.durability is not None:
         _start_saving(nursery, services, services.durability)
+    if services.registry.is_used:
+        _start_registry(nursery, services)
     if cap:
         _start(nursery, services, "memory", lambda: check_interval(_bytes_used(services), cap), check_memory)
 
@@ -72,10 +77,39 @@ def _start_saving(nursery: trio.Nursery, services: Services, durability: Durabil
     _start(nursery, services, "log", Backoff(durability.wal), lambda _: checkpoints.end_trouble())
 
 
+def _start_registry(nursery: trio.Nursery, services: Services) -> None:
+    main, cron = services.config.main, services.config.cron
+    registry, grace = services.registry, main.stop_jobs_exceeding_walltime
+
+    _start(
+        nursery,
+        services,
+        "commit_jobs",
+        lambda: cron.commit_job_worker,
+        lambda _: jobs.commit_cache(registry),
+    )
+    _start(
+        nursery, services, "durations", lambda: cron.duration_worker,
+        lambda _: jobs.refresh_durations(registry, services.now()),
+    )  # fmt: skip
+    retention = main.nodestate_retention
+    if retention is not None and retention.policy == "delete":
+        age = int(retention.age)
+        _start(
+            nursery, services, "node_states", lambda: _LONGEST_INTERVAL,
+            lambda _: nodes.delete_old(registry, services.now() - age),
+        )  # fmt: skip
+    if grace:
+        _start(
+            nursery, services, "walltimes", lambda: _SWEEP_INTERVAL,
+            lambda _: jobs.stop_overdue(registry, services.now(), grace),
+        )  # fmt: skip
+
+
 async def free_old(services: Services) -> None:
     """Free what is older than the retention, except on hosts with running jobs."""
     now, retention = services.now(), int(services.config.metric_store.retention_in_memory)
-    used = await services.find_used(now - retention)
+    used = await services.used_nodes(now - retention)
     if used is None:
         log.warning("retention: nothing is freed as long as nobody knows which hosts have running jobs")
         return
@@ -115,7 +149,7 @@ async def _relieve(services: Services, cap: int) -> None:
     if retention <= 0:
         retention = _WITHOUT_RETENTION
     now = services.now()
-    used = await services.find_used(now - retention)  # if nobody knows, memory goes first
+    used = await services.used_nodes(now - retention)  # if nobody knows, memory goes first
     try:
         await save(services)  # because only what is in a checkpoint is freed
     except UnavailableError as error:

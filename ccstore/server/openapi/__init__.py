@@ -20,7 +20,7 @@ from quart import Response
 from ccstore import __version__
 from ccstore.server.answers import JSON
 from ccstore.server.http import App, route
-from ccstore.server.openapi import hosts, itself, samples
+from ccstore.server.openapi import hosts, itself, samples, schedulers
 from ccstore.server.openapi.parts import RESPONSES, SCHEMAS
 
 __all__ = ["add_routes", "make_document"]
@@ -28,6 +28,7 @@ __all__ = ["add_routes", "make_document"]
 _GROUPS: tuple[tuple[str, str, ModuleType], ...] = (
     ("samples", "Values of series: store, read, free.", samples),
     ("hosts", "Clusters, their hosts and what is measured there.", hosts),
+    ("schedulers", "What becomes of nodes and jobs.", schedulers),
     ("server", "How the server is.", itself),
 )
 """Tag, its description, and the module with the routes."""
@@ -46,8 +47,9 @@ def make_document() -> Mapping[str, Any]:
     schemas = dict(SCHEMAS)
     for tag, _, group in _GROUPS:
         for path, operations in group.PATHS.items():
-            assert path not in paths, path
-            paths[path] = {method: {"tags": [tag], **made} for method, made in operations.items()}
+            assert not paths.get(path, {}).keys() & operations.keys(), path
+            made = {method: {"tags": [tag], **operation} for method, operation in operations.items()}
+            paths[path] = {**paths.get(path, {}), **made}
         assert not schemas.keys() & group.SCHEMAS.keys(), tag
         schemas |= group.SCHEMAS
     return {

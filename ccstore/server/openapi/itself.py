@@ -67,6 +67,18 @@ PATHS: Mapping[str, Mapping[str, Node]] = {
     },
 }  # fmt: skip
 
+_EVENTS: Node = strict(
+    {
+        "queued": _COUNT,
+        "oldest_seconds": _NUMBER,
+        "by_source": {
+            "type": "object",
+            "description": "by source and outcome",
+            "additionalProperties": {"type": "object", "additionalProperties": _COUNT},
+        },
+    }
+)
+
 SCHEMAS: Mapping[str, Node] = {
     "Readiness": strict(
         {"status": {"enum": ["ready", "not ready"]}, "problems": array(_TEXT, description="why it is not")}
@@ -87,6 +99,8 @@ SCHEMAS: Mapping[str, Node] = {
                 }
             ),
             "unknown_metrics": array(_TEXT, description="the first names of metrics that are not configured"),
+            "events": strict({"job": _EVENTS, "node": _EVENTS}),
+            "registry_trouble": _TEXT,
             "loop_hold_task": _TEXT,
             "nats": {
                 "type": "object",

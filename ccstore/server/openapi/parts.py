@@ -148,11 +148,13 @@ RESPONSES: Mapping[str, Node] = {
     for status, made in {
         400: _error("The request cannot be understood."),
         401: _error("No token, or one that is not valid now.", WWW_Authenticate={"const": "Bearer"}),
-        403: _error("The token does not permit this, or a page of another site has sent the request."),
+        403: _error(
+            "The token does not permit this, the address is not allowed, or a page of another site sent it."
+        ),
         404: _error("There is no such thing."),
         408: _error("Nothing came for 60 s."),
-        409: _error("It does not fit what is stored."),
         413: _error("The body is too large."),
+        422: _error("It does not fit what is stored."),
         426: _error("This is a websocket.", Upgrade={"const": "websocket"}),
         429: _error("Too much at once.", Retry_After=_RETRY),
         500: _error("A bug: the server's log has the traceback."),
