@@ -157,6 +157,7 @@ async def scheduling(
     config = with_clusters(config or service_tools.make_config(), **main)
     if transport == "http":
         async with running(config) as server:
+            await server.services.registry.read(lambda _: None)  # so that others can open it, too
             yield Scheduler(server, transport)
         return
     async with open_broker(directory) as broker:
@@ -165,4 +166,5 @@ async def scheduling(
         async with watch_log() as log, running(config) as server, open_client(nats) as client:
             await log.wait("subscribed to 'sched.jobs'")
             await log.wait("subscribed to 'sched.nodes'")
+            await server.services.registry.read(lambda _: None)
             yield Scheduler(server, transport, client)
