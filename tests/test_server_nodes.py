@@ -1,4 +1,4 @@
-"""Reports of node states over HTTP and NATS: states, health from the store, what is stored, what is skipped."""
+"""Reports of node states over HTTP and NATS: states, health from the store, what is stored and skipped."""
 
 import json
 from pathlib import Path

@@ -93,7 +93,8 @@ class Registry:
         self._path = path
         self._config = config
         self._database: Database | None = None
-        self._file: tuple[int, int] | None = None  # once it was there
+        self._file: tuple[int, int] | None = None  # its identity, once it was there
+        self._log: tuple[int, int] | None = None  # the same of its log
         self._writes = _Line()
         self._reads = _Line()
         self._thread = trio.CapacityLimiter(1)
@@ -252,6 +253,7 @@ class Registry:
             with database.transaction() if line is self._writes else database.snapshot():
                 for entry in entries:
                     _call(database, entry, writes=line is self._writes)
+            self._log = _identity(self._path.with_name(f"{self._path.name}-wal"))
         except _TROUBLES as error:
             if not isinstance(error, BusyError):
                 self._disconnect()  # the file may be another one when it is tried again
@@ -259,11 +261,13 @@ class Registry:
 
     def _connect(self) -> Database:
         """Return the database, opened if it is not. It is made only once: later it has to be there."""
-        if self._database is not None and _identity(self._path) != self._file:
+        found = _identity(self._path)
+        if self._file is not None and found != self._file:
             self._disconnect()
-        if self._database is None:
-            if self._file is not None and _identity(self._path) is None:
+            if found is None:
                 raise UnavailableError(f"{self._path}: file is gone")
+            self._set_log_aside()
+        if self._database is None:
             self._database = open_database(
                 self._path,
                 busy_timeout=min(self._config.busy_timeout_ms / 1000, _LONGEST_WAIT),
@@ -272,6 +276,16 @@ class Registry:
             )
             self._file = _identity(self._path)
         return self._database
+
+    def _set_log_aside(self) -> None:
+        """Keep the log of the file before from being taken for that of the file that is there now."""
+        log_path = self._path.with_name(f"{self._path.name}-wal")
+        if self._log is not None and _identity(log_path) == self._log:
+            log_path.rename(f"{log_path}.old")
+            log.warning(
+                "registry: %(path)s: another file; log of the one before set aside", {"path": self._path}
+            )
+        self._file = self._log = None
 
     def _disconnect(self) -> None:
         if self._database is not None:
