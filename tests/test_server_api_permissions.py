@@ -27,6 +27,13 @@ READ = [
     ("GET", "/api/clusters", None),
     ("GET", "/api/metrics", None),
     ("GET", "/api/stats", None),
+    ("GET", "/api/v1/query?query=1", None),
+    ("POST", "/api/v1/query_range?query=1&start=1&end=1&step=1", ""),
+    ("GET", "/api/v1/series?match[]=x", None),
+    ("POST", "/api/v1/labels", ""),
+    ("GET", "/api/v1/label/cluster/values", None),
+    ("GET", "/api/v1/metadata", None),
+    ("GET", "/api/v1/status/buildinfo", None),
 ]
 WRITE = [("POST", "/api/write", ""), ("POST", "/api/write/?cluster=c", "")]
 ADMIN = [("POST", "/api/free?to=1", "[]"), ("POST", "/api/checkpoint", None), ("GET", "/api/debug", None)]

@@ -19,6 +19,7 @@ def compile_kernels() -> None:
     """Compile all kernels, or load them from the cache; on a terminal show how far it is."""
     import ccstore.disk.reference.wal
     import ccstore.disk.segment
+    import ccstore.memory.promql
     import ccstore.memory.query
     import ccstore.memory.saving
     import ccstore.memory.watch

@@ -8,7 +8,6 @@ pruned meanwhile gives its numbers to others. So long answers are made and sent 
 piece finds by name what it tells of, and the event loop gets its turn after each.
 """
 
-import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -25,10 +24,10 @@ from ccstore.memory.store import Store
 from ccstore.model import Outcome, QueryRequest
 from ccstore.server.answers import JSON, HttpError, headers_of, json_answer, status_of, text_answer
 from ccstore.server.auth import Permission
-from ccstore.server.compression import ENCODING, Compressed, is_wanted
 from ccstore.server.http import App, body_blocks, read_body, route
 from ccstore.server.ingest import Written
 from ccstore.server.services import Services
+from ccstore.server.stepwise import Stepwise, answer_in_pieces
 from ccstore.server.upkeep import free_selectors, save
 from ccstore.wire.query import AnswerWriter, decode_query
 from ccstore.wire.requests import Level, decode_health, decode_selectors, encode_health, encode_levels
@@ -48,12 +47,6 @@ _MAX_HEALTH_REQUEST = MIB
 """Bytes of a request for the health of hosts: every name in it costs time for every host."""
 _LARGE_REQUEST = 32 * KIB
 """A larger body is decoded in a thread: 2 000 selectors take 10 ms."""
-_SMALL_ANSWER = 256 * KIB
-"""Up to here an answer is collected, so that it has a Content-Length; a larger one is streamed."""
-_STEP = 0.001
-"""Seconds for which an answer is made before others run. One piece may take longer: a window of
-values takes up to two milliseconds."""
-
 _INTEGER = re.compile("-?[0-9]{1,19}")
 _INT64 = range(-(2**63), 2**63)
 
@@ -107,7 +100,7 @@ async def _query(services: Services) -> Response:
         raise QueryError(f"query: {count} queries (wanted at most {limit} selectors)")
     if limit and (count := count_selectors(services.store, wanted)) > limit:
         raise QueryError(f"query: {count} selectors (wanted at most {limit})")
-    return await _answer(_pieces(services, wanted))
+    return await answer_in_pieces(_pieces(services, wanted))
 
 
 async def _free(services: Services) -> Response:
@@ -134,7 +127,7 @@ async def _debug(services: Services) -> Response:
     place = services.store.locate(path, create=False)
     if path and (place < 0 or not services.store.index.is_visible(place)):
         raise QueryError(f"selector: {':'.join(path)!r} not found")
-    return await _answer(encode_levels(_levels(services.store, path)))
+    return await answer_in_pieces(encode_levels(_levels(services.store, path)))
 
 
 async def _check_health(services: Services) -> Response:
@@ -145,12 +138,12 @@ async def _check_health(services: Services) -> Response:
         (host, services.store.check_health(wanted.cluster, host, wanted.metric_names, now=now))
         for host in dict.fromkeys(wanted.nodes)
     )
-    return await _answer(encode_health(health))
+    return await answer_in_pieces(encode_health(health))
 
 
 def answer_pieces(services: Services, wanted: QueryRequest) -> AsyncIterator[bytes]:
     """Answer a query piece by piece; each takes a millisecond or two, and others run before each."""
-    return _Stepwise(_pieces(services, wanted))
+    return Stepwise(_pieces(services, wanted))
 
 
 def _pieces(services: Services, wanted: QueryRequest) -> Iterator[bytes]:
@@ -190,50 +183,3 @@ async def decode_body(decode: Callable[[bytes], T], *, limit_bytes: int = _MAX_R
     if len(body) > _LARGE_REQUEST:
         return await trio.to_thread.run_sync(decode, body)
     return decode(body)
-
-
-class _Stepwise(AsyncIterator[bytes]):
-    """Pieces of an answer, made for a millisecond at a time; others run before each time.
-
-    This is no async generator because nobody can promise to close it: its client may leave at any moment.
-    """
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-
-    async def __anext__(self) -> bytes:
-        await trio.lowlevel.checkpoint()
-        made, stop = [], trio.current_time() + _STEP
-        for piece in self._pieces:
-            made.append(piece)
-            if trio.current_time() >= stop:
-                break
-        if not made:
-            raise StopAsyncIteration
-        return b"".join(made)
-
-    def put_back(self, piece: bytes) -> None:
-        """Let `piece` be the next one."""
-        self._pieces = itertools.chain([piece], self._pieces)
-
-
-async def _answer(pieces: Iterator[bytes]) -> Response:
-    """Answer with pieces of JSON: as a whole if it is small, else streamed as they are made."""
-    stream, collected = _Stepwise(pieces), b""
-    async for piece in stream:
-        collected += piece
-        if len(collected) > _SMALL_ANSWER:
-            stream.put_back(collected)
-            return _stream(stream)
-    return Response(collected, content_type=JSON)
-
-
-def _stream(pieces: AsyncIterator[bytes]) -> Response:
-    """Send pieces of JSON as they are made, compressed if the client takes that."""
-    if is_wanted(request.accept_encodings):
-        answer = Response(Compressed(pieces), content_type=JSON)
-        answer.content_encoding = ENCODING
-    else:
-        answer = Response(pieces, content_type=JSON)
-    answer.vary.add("Accept-Encoding")
-    return answer

@@ -91,13 +91,14 @@ def route(
 ) -> Callable[[Handler], Handler]:
     """Register a handler for `path`, for `path` with a slash, and for everything below that.
 
-    HEAD comes with GET. `permission` is what the client's token must permit, None if anybody may
+    HEAD comes with GET. Of a part of the path in angle brackets, `request.view_args` has what stands there.
+    `permission` is what the client's token must permit, None if anybody may
     ask. A handler that changes the store is not cancelled when its client leaves, and a bug in it
     ends the process.
     """
 
     def decorate(handler: Handler) -> Handler:
-        async def view(below: str = "") -> Response:  # noqa: ARG001 -- what stands below makes no difference
+        async def view(**_parts: str) -> Response:  # handlers find the parts of a path in the request
             if changes_store:
                 asgi.request_body().detached = True
             if request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site") == "cross-site":

@@ -28,6 +28,7 @@ from ccstore.server import (
     nats,
     openapi,
     process,
+    prometheus,
     scheduler_api,
     status,
     upkeep,
@@ -168,6 +169,7 @@ def _make_app(config: Config, services: Services) -> http.App:
     )
     api.add_routes(app, services)
     scheduler_api.add_routes(app, services)
+    prometheus.add_routes(app, services)
     status.add_routes(app, services)
     live.add_routes(app, services)
     openapi.add_routes(app)

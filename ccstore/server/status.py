@@ -32,6 +32,9 @@ ccstore {__version__}
   GET /api/jobs/used_nodes?ts=SECONDS
   GET /api/debug?selector=A:B      what is in memory
   GET /api/clusters, /api/metrics  what there is to ask for
+  GET, POST /api/v1/query, /api/v1/query_range, /api/v1/series, /api/v1/labels
+  GET /api/v1/label/{{name}}/values, /api/v1/metadata, /api/v1/status/buildinfo
+                                   a part of the API of Prometheus, for Grafana
   GET /api/stats                   how the store is, as JSON
   GET /metrics                     the same for Prometheus
   GET /api/health/live, /api/health/ready
