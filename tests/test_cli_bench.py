@@ -16,11 +16,16 @@ from ccstore.cli.bench.report import Row, as_table
         ("queries", {"sum of 72 series on each of 3 hosts, 6 values each"}),
         ("http", {"HTTP body to memory, whole server"}),
         ("nats", {"NATS to memory, with broker and publisher"}),
+        (
+            "nodes",
+            {"job events over NATS, for 1 s, to commit", "report of 3 nodes, 30 metrics each, to commit"},
+        ),
     ],
 )
 def test_each_part_measures(part: str, rows: set[str]) -> None:
     """Each part runs to its end with a small site and has positive figures."""
-    arguments = [sys.executable, "-m", "ccstore", "bench", "--only", part, "--hosts", "3", "--json"]
+    arguments = [sys.executable, "-m", "ccstore", "bench", "--only", part, "--hosts", "3"]
+    arguments += ["--seconds", "1", "--json"]
     result = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
     assert result.returncode in (0, 1), result.stderr
     found = json.loads(result.stdout)

@@ -194,15 +194,14 @@ class Store:
         place = self.index.locate((cluster, host))
         if place < 0 or not self.index.is_visible(place):
             return health.UNKNOWN
-        fresh = np.empty(len(self.metrics), np.int64)
-        stale = np.empty(len(self.metrics), np.int64)
-        tree.check_health(self.columns, place, now, fresh, stale)
-        return health.classify(
-            (name, int(fresh[i]), int(stale[i]))
-            if (i := self.metric_id(cluster, name)) >= 0
-            else (name, 0, 0)
-            for name in expected
-        )
+        counts = np.empty((2, len(self.metrics)), np.int64)
+        tree.check_health(self.columns, place, now, counts[0], counts[1])
+        # A report asks for thousands of hosts, so there is no call and no numpy scalar for each metric.
+        ids = [self.metric_ids.get(name, -1) for name in expected]
+        if cluster in self._own:
+            ids = [self.metric_id(cluster, name) for name in expected]
+        fresh, stale = ([*row, 0] for row in counts.tolist())  # the last one is for what is not stored
+        return health.classify((name, fresh[i], stale[i]) for name, i in zip(expected, ids, strict=True))
 
     def chunks(self, series: int) -> list[ChunkInfo]:
         """Describe the chunks of a series, oldest first."""

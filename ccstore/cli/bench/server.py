@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,11 +24,11 @@ from attrs import define, field
 from ccstore.cli.bench.data import CLUSTER, Site, make_site
 from ccstore.cli.bench.report import Row
 
-__all__ = ["measure_http", "measure_nats"]
+__all__ = ["SUBJECT", "Server", "broker", "measure_http", "measure_nats", "publish", "serve"]
 
 _INTERVALS = 6
 _CONNECTIONS = 8
-_SUBJECT = "bench"
+SUBJECT = "bench"
 
 
 @define
@@ -61,8 +61,13 @@ class Server:
 
 
 @contextmanager
-def _serve(site: Site, *, nats: str = "") -> Iterator[Server]:
-    """Run a server for the metrics of a site, on a free port."""
+def serve(
+    site: Site, *, nats: str = "", extra: Callable[[Path], Mapping[str, Any]] | None = None
+) -> Iterator[Server]:
+    """Run a server for the metrics of a site, on a free port.
+
+    `extra` is given the server's directory, and returns what the configuration has besides, by section.
+    """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ccstore-bench-")))
         port = _free_port()
@@ -77,7 +82,9 @@ def _serve(site: Site, *, nats: str = "") -> Iterator[Server]:
         }
         if nats:
             config["nats"] = {"address": nats}
-            config["metric-store"]["nats-subscriptions"] = [{"subscribe-to": _SUBJECT}]
+            config["metric-store"]["nats-subscriptions"] = [{"subscribe-to": SUBJECT}]
+        for section, keys in (extra(directory) if extra is not None else {}).items():
+            config.setdefault(section, {}).update(keys)
         path = directory / "config.json"
         path.write_text(json.dumps(config))
         process = subprocess.Popen([sys.executable, "-m", "ccstore", "serve", "--config", str(path)])
@@ -147,7 +154,7 @@ def measure_http(hosts: int) -> Iterator[Row]:
     """Measure a server that gets its samples over HTTP."""
     site = make_site(hosts)
     lines, first = len(site.keys), int(time.time()) - 1800
-    with _serve(site) as server:
+    with serve(site) as server:
         empty = server.resident_bytes()
         took = []
         for k in range(_INTERVALS):
@@ -191,7 +198,7 @@ def _measure_loop(server: Server, site: Site, time_: int) -> Iterator[Row]:
 
 
 @contextmanager
-def _broker() -> Iterator[str]:
+def broker() -> Iterator[str]:
     """Run a real nats-server on a free port."""
     program = shutil.which(
         "nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -216,15 +223,18 @@ def _broker() -> Iterator[str]:
             process.wait()
 
 
-def _publish(address: str, bodies: Sequence[bytes]) -> None:
-    """Publish bodies over a plain socket, as fast as the broker takes them."""
+def publish(address: str, subject: str, bodies: Sequence[bytes], *, pause: float = 0.0) -> None:
+    """Publish bodies over a plain socket, so many seconds apart, or as fast as the broker takes them."""
     host, _, port = address.removeprefix("nats://").partition(":")
     with socket.create_connection((host, int(port))) as sock:
         answers = sock.makefile("rb")
         answers.readline()  # INFO
         sock.sendall(b'CONNECT {"verbose":false}\r\n')
-        for body in bodies:
-            sock.sendall(b"PUB %b %d\r\n%b\r\n" % (_SUBJECT.encode(), len(body), body))
+        began = time.perf_counter()
+        for number, body in enumerate(bodies):
+            if pause and (early := began + number * pause - time.perf_counter()) > 0:
+                time.sleep(early)
+            sock.sendall(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(body), body))
         sock.sendall(b"PING\r\n")
         while answers.readline() != b"PONG\r\n":
             pass
@@ -234,13 +244,13 @@ def measure_nats(hosts: int) -> Iterator[Row]:
     """Measure a server that gets its samples over NATS, with broker and publisher on the same cores."""
     site = make_site(hosts)
     lines, first, sent = len(site.keys), int(time.time()) - 1800, 0
-    with _broker() as address, _serve(site, nats=address) as server:
+    with broker() as address, serve(site, nats=address) as server:
         took = []
         for k in range(_INTERVALS):
             bodies = site.render(first + 60 * k)
             cpu = server.cpu_seconds()
             began = time.perf_counter()
-            _publish(address, bodies)
+            publish(address, SUBJECT, bodies)
             sent += lines
             server.wait_for_lines(sent)
             took.append((time.perf_counter() - began, server.cpu_seconds() - cpu))
