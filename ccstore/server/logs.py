@@ -118,7 +118,8 @@ class _Site:
     since: float
     unlogged: int = 0
     level: int = 0
-    latest: str = ""
+    latest: tuple[object, Any] = ("", ())
+    """Template and values, which are put together only if somebody asks."""
 
 
 class Limiter(logging.Filter):
@@ -126,7 +127,8 @@ class Limiter(logging.Filter):
 
     The next line that passes gets the number of those that did not, as its attribute ``unlogged``. Where
     none passes any more, `take_unlogged` tells. Time is that of the records. There are as many counts as
-    calls that log, so nothing grows with what senders invent.
+    calls that log, so nothing grows with what senders invent. Threads may log as well: a count may then be
+    one too low, and no line is lost by that.
     """
 
     def __init__(self) -> None:
@@ -142,7 +144,7 @@ class Limiter(logging.Filter):
         site.since = record.created
         if site.left < 1:
             site.unlogged += 1
-            site.level, site.latest = record.levelno, record.getMessage()
+            site.level, site.latest = record.levelno, (record.msg, record.args)
             return False
         site.left -= 1
         if site.unlogged:
@@ -152,10 +154,14 @@ class Limiter(logging.Filter):
     def take_unlogged(self, now: float) -> list[tuple[int, int, str]]:
         """Return level, number and latest text of what was kept back where nothing came for a period."""
         silent = [s for s in self._sites.values() if s.unlogged and now - s.since >= PERIOD]
-        told = [(site.level, site.unlogged, site.latest) for site in silent]
+        told = [(site.level, site.unlogged, _message(*site.latest)) for site in silent]
         for site in silent:
             site.unlogged = 0
         return told
+
+
+def _message(template: object, values: Any) -> str:
+    return str(template) % values if values else str(template)  # as LogRecord.getMessage does
 
 
 async def tell_unlogged() -> None:

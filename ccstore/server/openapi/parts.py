@@ -11,8 +11,11 @@ from typing import Any
 from ccstore.server.auth import Permission
 
 __all__ = [
+    "INT64",
     "RESPONSES",
     "SCHEMAS",
+    "SECONDS",
+    "Node",
     "array",
     "body",
     "json_content",
