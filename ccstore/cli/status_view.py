@@ -20,6 +20,8 @@ __all__ = ["ADVICE", "Look", "advise", "draw", "rates"]
 ADVICE: Mapping[str, str] = {
     "recovering: ": "wait: it reads its files, and queries get 503 meanwhile",
     "log: shard ": "make room on the disk, and do not restart: a checkpoint makes it durable again by itself",
+    "registry: ": "see to the file main.db and its disk; events wait, and it is tried until it works",
+    "nats: events: ": "look at the broker and the log: the connection for events of jobs and nodes",
     "nats: connecting": "look at the broker and at the last error; it is tried for ever",
     "nats: closed": "the server is stopping",
     "nats: dropping messages": "see who uses the processor, send less, or raise metric-store.nats-buffer",

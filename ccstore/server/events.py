@@ -144,7 +144,7 @@ class Events:
             _log_refusal(request, str(error))
             return EventOutcome.REFUSED
         except Exception:  # a bug; its transaction was taken back, and one odd event must not end the server
-            log.exception("%(event)s: failed", {"event": _describe(request)})
+            log.exception("bug in %(event)s", {"event": _describe(request)})
             return EventOutcome.FAILED
         if isinstance(answer, RefusedJob):
             if answer.why is JobRefusal.UNKNOWN:

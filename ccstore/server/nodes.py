@@ -74,7 +74,7 @@ async def delete_old(registry: Registry, before: int) -> None:
     while number == _DELETED_AT_ONCE:
         number = await registry.write(nodes.delete_expired, before, _DELETED_AT_ONCE)
         deleted += number
-    log.info("node states: %(number)d older than %(time)d deleted", {"number": deleted, "time": before})
+    log.info("node states: %(states)d before %(cutoff)d deleted", {"states": deleted, "cutoff": before})
 
 
 def _judge(
