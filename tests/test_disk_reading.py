@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from disk_columnar import (
     CHECKPOINT,
@@ -11,16 +12,22 @@ from disk_columnar import (
     MORE_NAMES,
     MORE_SAMPLES,
     SEGMENT,
+    SEGMENT_FRAMES,
+    SEGMENT_HEAD,
     START,
+    make_samples,
     plain,
 )
 from disk_memory import MemoryDisk
 
 from ccstore.disk import layout, reading
 from ccstore.disk.folding import join_blocks, join_names, join_samples
+from ccstore.disk.frames import encode_head
 from ccstore.disk.layout import ColumnarFile
+from ccstore.disk.names import Position
 from ccstore.disk.reading import End, Piece, read_files
-from ccstore.model import Names
+from ccstore.disk.segment import encode_names, encode_samples
+from ccstore.model import Names, Samples
 
 SHARD = layout.shard_directory(Path("/data"), 3)
 
@@ -74,6 +81,31 @@ def test_pieces_end_where_they_are_large_enough(monkeypatch, limit):
             (none, MORE_SAMPLES),
         ]
     assert parts[: len(wanted)] == [plain(pair) for pair in wanted]
+
+
+def test_a_frame_that_does_not_fit_behind_others_takes_them_along(monkeypatch):
+    """Where the room for frames ends, what is there already moves on; nothing is lost or mixed up."""
+    monkeypatch.setattr(reading, "_VALUES", 10**6)
+    monkeypatch.setattr(reading, "FRAME_SAMPLES", 6 - 10**6)  # room for six samples
+    names = encode_names(FIRST_NAMES, position=Position())
+    samples = [
+        make_samples([(k % 2, START + 60 * k, float(k))] * count) for k, count in enumerate((1, 4, 3, 9, 2))
+    ]
+    data = encode_head(SEGMENT_HEAD) + names + b"".join(map(encode_samples, samples))
+    piece, _ = read([data])
+    assert piece == plain((FIRST_NAMES, join_samples(samples)))
+
+
+def test_samples_without_names_leave_no_gap():
+    """What hangs on names that are lost is left out and counted; what comes behind it is as it was."""
+    lost = encode_names(MORE_NAMES, position=Position(3, 2, 2))
+    more = Samples(np.array([2, 0, 2], np.int32), np.full(3, START + 120), np.ones(3, np.float32))
+    bad = bytes(len(lost))
+    data = encode_head(SEGMENT_HEAD) + SEGMENT_FRAMES[0] + SEGMENT_FRAMES[1] + bad + encode_samples(more)
+    piece, end = read([data + SEGMENT_FRAMES[1]])
+    kept = Samples(more.numbers[1:2], more.times[1:2], more.values[1:2])
+    assert piece == plain((FIRST_NAMES, join_samples([FIRST_SAMPLES, kept, FIRST_SAMPLES])))
+    assert end.damage[1:] == ["2 samples of series whose names are lost"]
 
 
 def test_what_is_too_old_is_not_read():

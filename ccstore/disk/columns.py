@@ -198,14 +198,16 @@ class ColumnReader:
         if self.left:
             raise CorruptionError(f"byte {self._at}: {self.left} more bytes (wanted the end)")
 
-    def integers(self, count: int, what: str, *, low: int, high: int) -> NDArray[np.int64]:
-        """Return a column of so many numbers, all of them low to high; a copy."""
+    def integers(
+        self, count: int, what: str, *, low: int, high: int, out: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return a column of so many numbers, all of them low to high; in `out`, or in a new array."""
         if count > MAX_COLUMN:
             raise CorruptionError(f"byte {self._at}: {count} {what} (wanted at most {MAX_COLUMN})")
         coding, size = self.unpack(_COLUMN, what)
         data = np.frombuffer(self.take(size, what), np.uint8)
         bounds = np.array([_HIGHEST, _LOWEST])
-        values = _decode(coding, data, count, bounds)
+        values = _decode(coding, data, count, bounds, out)
         if values is None:
             raise CorruptionError(f"byte {self._at}: malformed {what} (coding {coding})")
         if count and not (low <= bounds[0] and bounds[1] <= high):
@@ -228,37 +230,38 @@ class ColumnReader:
         except UnicodeDecodeError as error:
             raise CorruptionError(f"byte {self._at}: {what} not in UTF-8") from error
 
-    def values(self, count: int) -> NDArray[np.float32]:
-        """Return the values, which end the payload; a copy."""
+    def values(self, count: int, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Return the values, which end the payload; in `out`, or in a new array."""
         if self.left != 4 * count:
             raise CorruptionError(f"byte {self._at}: values (got {self.left} bytes, wanted {4 * count})")
         raw = np.frombuffer(self.take(4 * count, "values"), np.uint8)
-        if not self._in_planes:
-            return raw.copy().view("<f4")
-        words = np.empty(count, np.uint32)
-        packing.join_planes(raw, words)
-        return words.view(np.float32)
+        values = np.empty(count, np.float32) if out is None else out
+        if self._in_planes:
+            packing.join_planes(raw, values.view(np.uint32))
+        else:
+            values.view(np.uint8)[:] = raw
+        return values
 
 
 def _decode(
-    coding: int, data: NDArray[np.uint8], count: int, bounds: NDArray[np.int64]
+    coding: int, data: NDArray[np.uint8], count: int, bounds: NDArray[np.int64], out: NDArray[np.int64] | None
 ) -> NDArray[np.int64] | None:
     """Return so many integers, and note the lowest and the highest; None if they are malformed.
 
     Room is made only for what is there.
     """
     if coding == DELTAS and count <= len(data):
-        values = np.empty(count, np.int64)
+        values = np.empty(count, np.int64) if out is None else out
         return values if packing.read_deltas(data, values, bounds) else None
     if coding == RUNS and packing.measure_runs(data, count) == count:
-        values = np.empty(count, np.int64)
+        values = np.empty(count, np.int64) if out is None else out
         packing.read_runs(data, values, bounds)
         return values
     if coding == OFFSETS and len(data) >= _OFFSETS.size:
         lowest, width = _OFFSETS.unpack(data[: _OFFSETS.size].tobytes())
         packed = data[_OFFSETS.size :]
         if width <= _WIDEST and len(packed) == (count * width + 7) // 8:
-            values = np.empty(count, np.int64)
+            values = np.empty(count, np.int64) if out is None else out
             packing.read_offsets(packed, lowest, width, values, bounds)
             return values
     return None

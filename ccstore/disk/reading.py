@@ -18,18 +18,18 @@ from attrs import frozen
 
 from ccstore.disk.checkpoint import END_BYTES, CheckpointReader, read_ends
 from ccstore.disk.files import Disk
-from ccstore.disk.folding import join_blocks, join_names, join_samples
+from ccstore.disk.folding import join_blocks, join_names
 from ccstore.disk.frames import HEAD_BYTES, Damage
 from ccstore.disk.layout import ColumnarFile
-from ccstore.disk.segment import SegmentReader
+from ccstore.disk.segment import FRAME_SAMPLES, SegmentReader, empty_samples
 from ccstore.errors import CorruptionError
 from ccstore.model import Names, Runs, Samples
 
 __all__ = ["End", "Piece", "is_older", "read_files"]
 
 _VALUES = 1 << 20
-"""Of a piece, more or less: 16 MiB of samples, 4 of runs; some milliseconds to read. From 4 MiB on numpy asks
-for large pages; new small ones would cost more than what is written to them."""
+"""Samples of a piece, more or less: 16 MiB, some milliseconds to read. From 4 MiB on numpy asks for large
+pages; new small ones would cost more than what is written to them. Of runs it is half as many: a block."""
 _SERIES = 1 << 15
 """Named in a piece, more or less."""
 
@@ -91,7 +91,7 @@ def _read_checkpoint(disk: Disk, file: ColumnarFile, since: int) -> Iterator[Pie
     for block in reader:
         blocks.append(block)
         values = sum(len(runs.values) for _, runs in blocks)
-        if values >= _VALUES or sum(len(names.series_places) for names, _ in blocks) >= _SERIES:
+        if values >= _VALUES // 2 or sum(len(names.series_places) for names, _ in blocks) >= _SERIES:
             yield Piece(*join_blocks(blocks))
             blocks = []
     if blocks:
@@ -103,22 +103,20 @@ def _read_checkpoint(disk: Disk, file: ColumnarFile, since: int) -> Iterator[Pie
 
 
 def _read_segment(disk: Disk, file: ColumnarFile) -> Iterator[Piece | End]:
-    reader = SegmentReader(disk.map(file.path))
+    room = _Room()
+    reader = SegmentReader(disk.map(file.path), room.make)
     names: list[Names] = []
-    samples: list[Samples] = []
     for part in reader:
         if isinstance(part, Names):
             names.append(part)
         else:
-            samples.append(part)
-        if (
-            sum(len(part.numbers) for part in samples) >= _VALUES
-            or sum(len(part.series_places) for part in names) >= _SERIES
-        ):
-            yield Piece(join_names(names), join_samples(samples))
-            names, samples = [], []
-    if names or samples:
-        yield Piece(join_names(names), join_samples(samples))
+            room.keep(part)
+        if room.is_full or sum(len(part.series_places) for part in names) >= _SERIES:
+            yield Piece(join_names(names), room.take())
+            names = []
+    rest = room.take()
+    if names or len(rest.numbers):
+        yield Piece(join_names(names), rest)
     damage = _describe(reader.damage)
     if reader.nameless:
         damage.append(f"{reader.nameless} samples of series whose names are lost")
@@ -140,6 +138,42 @@ def _cut(disk: Disk, file: ColumnarFile, reader: SegmentReader, tail: Damage) ->
     except OSError as error:  # the next start finds the same, and nobody appends to it
         return f"{tail}: cannot be cut off ({error})"
     return f"{tail}: cut off"
+
+
+class _Room:
+    """Large arrays that the frames of a segment fill, one behind the other."""
+
+    def __init__(self) -> None:
+        self._arrays = empty_samples(0)
+        self._first = self._next = 0
+
+    def make(self, count: int) -> Samples:
+        """Return room for a frame, behind what is kept."""
+        if self._next + count > len(self._arrays.numbers):
+            kept = self.take()
+            self._arrays = empty_samples(max(_VALUES + FRAME_SAMPLES, len(kept.numbers) + count))
+            self._first, self._next = 0, len(kept.numbers)
+            into = self._part(0, self._next)
+            into.numbers[:], into.times[:], into.values[:] = kept.numbers, kept.times, kept.values
+        return self._part(self._next, self._next + count)
+
+    def keep(self, samples: Samples) -> None:
+        """Keep what a frame filled of the last room."""
+        self._next += len(samples.numbers)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is kept is enough for a piece."""
+        return self._next - self._first >= _VALUES
+
+    def take(self) -> Samples:
+        """Return what was kept since this was last called."""
+        first, self._first = self._first, self._next
+        return self._part(first, self._next)
+
+    def _part(self, start: int, stop: int) -> Samples:
+        rows = slice(start, stop)
+        return Samples(self._arrays.numbers[rows], self._arrays.times[rows], self._arrays.values[rows])
 
 
 def _describe(damage: Iterable[Damage]) -> list[str]:

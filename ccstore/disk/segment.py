@@ -13,7 +13,7 @@ A segment can be read alone: a series is named in it before its first sample. Na
 because all samples of a series hang on its name, not only those of one frame.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from ccstore.disk.names import MAX_NUMBERS, KnownNames, Position, encode_columns
 from ccstore.errors import CorruptionError
 from ccstore.model import Names, Samples
 
-__all__ = ["FRAME_SAMPLES", "SegmentReader", "encode_names", "encode_samples"]
+__all__ = ["FRAME_SAMPLES", "SegmentReader", "empty_samples", "encode_names", "encode_samples"]
 
 FRAME_SAMPLES = 2**18
 """Samples of a frame, at most: what one damaged byte can cost."""
@@ -81,21 +81,29 @@ def _order(series: NDArray[np.int32]) -> NDArray[np.int64]:
     return (keys & _LOW_HALF).view(np.int64)
 
 
+def empty_samples(count: int) -> Samples:
+    """Return arrays for samples."""
+    return Samples(np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.float32))
+
+
 class SegmentReader:
     """Iterates once over the names and samples of a segment, and then tells what else it found.
 
     Names and numbers are those of the file as long as no names are lost. If some are, with what hangs on
     them, the rest is numbered without them, so each `Names` continues the ones before in any case.
     Iterating raises CorruptionError if the file is of another version or kind.
+
+    make_room: returns arrays for so many samples, which a frame fills from their beginnings.
     """
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, make_room: Callable[[int], Samples] = empty_samples) -> None:
         self.samples = 0
         """How many samples were read."""
         self.nameless = 0
         """How many samples were left out because the names of their series are lost."""
         self._frames = FrameReader(data, Kind.SEGMENT)
         self._known = KnownNames()
+        self._make_room = make_room
 
     @property
     def head(self) -> Head | None:
@@ -145,12 +153,16 @@ class SegmentReader:
 
     def _read_samples(self, columns: ColumnReader, count: int) -> Samples:
         series = columns.integers(count, "series", low=0, high=MAX_NUMBERS - 1)
-        times = columns.integers(count, "times", low=_TIMES.min, high=_TIMES.max)
-        values = columns.values(count)
-        numbers = self._known.translate(series.astype(np.int32))
+        room = self._make_room(count)
+        columns.integers(count, "times", low=_TIMES.min, high=_TIMES.max, out=room.times)
+        columns.values(count, room.values)
+        room.numbers[:] = series
+        numbers = self._known.translate(room.numbers)
         known = numbers >= 0
-        if not known.all():
-            numbers, times, values = numbers[known], times[known], values[known]
-            self.nameless += count - len(numbers)
-        self.samples += len(numbers)
-        return Samples(numbers, times, values)
+        good = int(np.count_nonzero(known))
+        if good < count or numbers is not room.numbers:
+            room.times[:good], room.values[:good] = room.times[known], room.values[known]
+            room.numbers[:good] = numbers[known]
+            self.nameless += count - good
+        self.samples += good
+        return Samples(room.numbers[:good], room.times[:good], room.values[:good])

@@ -124,7 +124,14 @@ def append(columns, series, times, values, outcomes, count, latest):
         if chunk < 0 and head >= 0:
             outcomes[j] = LATE
             continue
-        slot = CHUNK_SLOTS if chunk < 0 else (t - chunks[chunk]["start"]) // f
+        slot = np.int64(CHUNK_SLOTS)
+        if chunk >= 0:
+            slot = np.int64(chunks[chunk]["used"])
+            ahead = t - chunks[chunk]["start"] - slot * f
+            if (
+                ahead < 0 or ahead >= f
+            ):  # not the next slot, as usual: a division takes longer than all the rest
+                slot = (t - chunks[chunk]["start"]) // f
         if slot < CHUNK_SLOTS:
             outcomes[j] = put(columns, chunk, slot, values[j])
             continue
