@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scheduler_tools import TRANSPORTS, report, scheduling
-from service_tools import NOW, fill, post
+import trio
+from scheduler_tools import TRANSPORTS, report, rows, scheduling, with_clusters
+from service_tools import NOW, fill, jump, make_config, post, wait_until
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ccstore.config.sections import NodestateRetention
 from ccstore.disk.registry import nodes as on_disk
 from ccstore.model import Health, NodeHealth, NodeRecord, NodeState
+from ccstore.server import upkeep
 from ccstore.server.nodes import delete_old
+from ccstore.server.services import make_services
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -162,3 +167,24 @@ async def test_old_states_go(tmp_path: Path) -> None:
         assert scheduler.rows("SELECT time_stamp FROM node_state") == [(NOW - 100,)]
         await delete_old(registry, NOW)
         assert scheduler.rows("SELECT time_stamp FROM node_state") == [(NOW - 100,)]
+
+
+async def test_what_a_server_has_missed(tmp_path: Path, mock_clock: MockClock) -> None:
+    """Old states go a minute after the start, for it may have been down for days (D-125), and then hourly."""
+    record = NodeRecord("n1", "main", NodeState.IDLE, NodeHealth(Health.FULL, known=False))
+    main = {"db": str(tmp_path / "job.db"), "nodestate_retention": NodestateRetention(age=100.0)}
+    services = make_services(with_clusters(make_config(), **main), now=lambda: NOW)
+    async with trio.open_nursery() as nursery:
+        with services.registry.held():
+            nursery.start_soon(services.registry.run)
+            for time in (NOW - 300, NOW - 200, NOW - 50):
+                await services.registry.write(on_disk.store_report, "c", time, [record])
+            upkeep.start(nursery, services)
+            for runs, seconds in enumerate((60, 3600, 3600), 1):
+                await jump(mock_clock, seconds - 1)
+                await wait_all_tasks_blocked()
+                assert services.jobs["node_states"].runs == runs - 1
+                await jump(mock_clock, 1)
+                await wait_until(lambda wanted=runs: services.jobs["node_states"].runs == wanted)
+            assert rows(tmp_path / "job.db", "SELECT time_stamp FROM node_state") == [(NOW - 50,)]
+        nursery.cancel_scope.cancel()

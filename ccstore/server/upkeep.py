@@ -35,6 +35,9 @@ _LONGEST_INTERVAL = 3600.0
 """Seconds between two passes of the retention at most; half of the retention may be a day."""
 _SWEEP_INTERVAL = 300.0
 """Seconds between two looks for jobs beyond their walltime; what is granted beyond it is rarely less."""
+_FIRST_LOOK = 60.0
+"""Seconds until old node states go for the first time: a server that was down has missed some, and one that
+is started again and again would never come to it."""
 _FIRST_CHECKPOINT = 60.0
 """Seconds until the first checkpoint if the log had to be read at the start."""
 _WITHOUT_RETENTION = 48 * 3600
@@ -94,9 +97,9 @@ def _start_registry(nursery: trio.Nursery, services: Services) -> None:
     )  # fmt: skip
     retention = main.nodestate_retention
     if retention is not None and retention.policy == "delete":
-        age = int(retention.age)
+        age, waits = int(retention.age), itertools.chain([_FIRST_LOOK], itertools.repeat(_LONGEST_INTERVAL))
         _start(
-            nursery, services, "node_states", lambda: _LONGEST_INTERVAL,
+            nursery, services, "node_states", lambda: next(waits),
             lambda _: nodes.delete_old(registry, services.now() - age),
         )  # fmt: skip
     if grace:
