@@ -2,8 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +142,7 @@ class Scheduler:
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    """Return rows of a database, as another program sees it; none if there is no database."""
-    if not path.exists():
-        return []
+    """Return rows of a database, as another program sees it."""
     with closing(sqlite3.connect(path, timeout=10)) as connection:
         return connection.execute(query).fetchall()
 
@@ -168,3 +166,22 @@ async def scheduling(
             await log.wait("subscribed to 'sched.nodes'")
             await server.services.registry.read(lambda _: None)
             yield Scheduler(server, transport, client)
+
+
+def counts(scheduler: Scheduler) -> dict[str, int]:
+    """Return how many lines and requests ended as what."""
+    found: dict[str, int] = {}
+    for (_, kind, outcome), number in scheduler.server.services.events.counts.items():
+        found[f"{kind} {outcome.value}"] = number
+    return found
+
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold the lock for writers, as another program would."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.close()

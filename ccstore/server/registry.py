@@ -81,6 +81,8 @@ class Registry:
     """
 
     def __init__(self, path: Path, config: DbConfig, *, opens_at_once: bool = False) -> None:
+        self.longest_wait = PATIENCE
+        """Seconds for which `patience` lasts."""
         self.commits = 0
         self.failures = 0
         """Attempts that the database would not have."""
@@ -118,12 +120,12 @@ class Registry:
         return await self._do(self._reads, function, args)
 
     @contextmanager
-    def patience(self, seconds: float = PATIENCE) -> Iterator[None]:
-        """Raise UnavailableError if what is in the context takes so long."""
-        with trio.move_on_after(seconds) as scope:
+    def patience(self) -> Iterator[None]:
+        """Raise UnavailableError if what is in the context takes longer than `longest_wait`."""
+        with trio.move_on_after(self.longest_wait) as scope:
             yield
         if scope.cancelled_caught:
-            raise UnavailableError(f"registry: {self.trouble or f'busy for {seconds:g} s'}")
+            raise UnavailableError(f"registry: {self.trouble or f'busy for {self.longest_wait:g} s'}")
 
     @contextmanager
     def held(self) -> Iterator[None]:
