@@ -70,15 +70,19 @@ async def receive(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_run_in, expiry, events.expire_stops)
         async with trio.open_nursery() as tasks:
-            await nats.receive(
-                config,
-                [Subscription(subject, queue=config.queue_group) for subject in measurements],
-                partial(_deliver, events, measurements, tasks),
-                statistics=events.nats,
-                overflow="block",
-                budget_bytes=BUDGET_BYTES,
-                task_status=task_status,
-            )
+            try:
+                await nats.receive(
+                    config,
+                    [Subscription(subject, queue=config.queue_group) for subject in measurements],
+                    partial(_deliver, events, measurements, tasks),
+                    statistics=events.nats,
+                    overflow="block",
+                    budget_bytes=BUDGET_BYTES,
+                    task_status=task_status,
+                )
+            finally:
+                if left := events.nats.queued_messages:
+                    log.error("events: up to %(messages)d messages lost: the server ends", {"messages": left})
         expiry.cancel()  # only now: what was in line could be the start that a stop has waited for
 
 
