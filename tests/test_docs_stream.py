@@ -65,7 +65,7 @@ def test_the_numbers_of_the_page() -> None:
         f"1 to {stream.MAX_ID} characters",
     ):
         assert text in page
-    assert (hub._SHARE, hub._MAX_PAUSE) == (4, 1.0), "a fifth of the time, a second apart"
+    assert (hub._SHARE, hub._MAX_PAUSE) == (2, 1.0), "a third of the time, a second apart"
 
 
 def _thousands(number: int) -> str:

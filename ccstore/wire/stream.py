@@ -7,6 +7,7 @@ It knows names and columns, not who is subscribed. Invariant: whatever a client 
 request or a ProtocolError whose text can be sent back.
 """
 
+import functools
 import itertools
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +51,8 @@ MAX_WINDOW = 7 * 86_400
 _WINDOW = 600
 _MAX_INTERVAL = 3600
 _MAX_TOKEN = 100
+_REMEMBERED = 128 * 1024
+"""Characters; longer messages are decoded each time."""
 _MAGIC = b"CCS1"
 _HEAD = struct.Struct("<4sIIIq")
 
@@ -57,7 +60,7 @@ Body: TypeAlias = str | bytes
 """A message without its head: text that goes on behind the name, or bytes that the name follows."""
 
 
-@frozen
+@frozen(cache_hash=True)
 class SeriesWanted:
     """Values of series."""
 
@@ -94,7 +97,7 @@ class Unsubscribe:
     id: str
 
 
-def id_in(text: str) -> str | None:
+def id_in(text: str | bytes) -> str | None:
     """Return the name that a message has for its subscription, if there is one, however bad the rest is."""
     try:
         value = orjson.loads(text)
@@ -105,7 +108,14 @@ def id_in(text: str) -> str | None:
 
 
 def decode_request(text: str) -> Subscribe | Unsubscribe:
-    """Return what a client wants. Raises ProtocolError."""
+    """Return what a client wants. Raises ProtocolError.
+
+    Many clients want the same, so what was decoded lately is remembered.
+    """
+    return _decode_known(text) if len(text) < _REMEMBERED else _decode(text)
+
+
+def _decode(text: str) -> Subscribe | Unsubscribe:
     value = decode_value(text.encode())
     if not isinstance(value, dict):
         raise ProtocolError('message: wanted an object with "op"')
@@ -120,6 +130,9 @@ def decode_request(text: str) -> Subscribe | Unsubscribe:
             return Unsubscribe(name)
         case _:
             raise ProtocolError('message.op: wanted "subscribe" or "unsubscribe"')
+
+
+_decode_known = functools.lru_cache(maxsize=32)(_decode)
 
 
 def _decode_subscribe(name: str, value: Mapping[str, Any]) -> Subscribe:

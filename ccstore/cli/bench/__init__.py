@@ -33,6 +33,7 @@ def _parts(seconds: int) -> Mapping[str, Callable[[int], Iterator[Row]]]:
     from ccstore.cli.bench.durability import measure_log
     from ccstore.cli.bench.schedulers import measure_nodes
     from ccstore.cli.bench.server import measure_http, measure_nats
+    from ccstore.cli.bench.streams import measure_streams
 
     return {
         "ingest": measure_ingest,
@@ -40,11 +41,12 @@ def _parts(seconds: int) -> Mapping[str, Callable[[int], Iterator[Row]]]:
         "log": measure_log,
         "http": measure_http,
         "nats": measure_nats,
+        "streams": measure_streams,
         "nodes": partial(measure_nodes, seconds=seconds),
     }
 
 
-_NAMES = ("ingest", "queries", "log", "http", "nats", "nodes")
+_NAMES = ("ingest", "queries", "log", "http", "nats", "nodes", "streams")
 
 
 @click.command("bench", epilog=_EPILOG)

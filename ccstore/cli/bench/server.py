@@ -24,7 +24,7 @@ from attrs import define, field
 from ccstore.cli.bench.data import CLUSTER, Site, make_site
 from ccstore.cli.bench.report import Row
 
-__all__ = ["SUBJECT", "Server", "broker", "measure_http", "measure_nats", "publish", "serve"]
+__all__ = ["SUBJECT", "Poster", "Server", "broker", "measure_http", "measure_nats", "publish", "serve"]
 
 _INTERVALS = 6
 _CONNECTIONS = 8
@@ -112,7 +112,7 @@ def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") 
     raise RuntimeError(f"the server ended with {process.returncode}")
 
 
-class _Poster:
+class Poster:
     """One keep-alive connection that posts bodies; plain sockets, so that the client costs little."""
 
     def __init__(self, url: str) -> None:
@@ -143,10 +143,10 @@ class _Poster:
 
 def _seconds(*, posts: Sequence[Sequence[bytes]], url: str) -> float:
     """Return how long it takes to post lists of bodies, each list over a connection of its own."""
-    posters = [_Poster(url) for _ in posts]
+    posters = [Poster(url) for _ in posts]
     began = time.perf_counter()
     with ThreadPoolExecutor(len(posters)) as pool:
-        list(pool.map(_Poster.post_all, posters, posts))
+        list(pool.map(Poster.post_all, posters, posts))
     return time.perf_counter() - began
 
 

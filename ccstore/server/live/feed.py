@@ -84,6 +84,8 @@ class Feed:
     """Of the last entry that was published."""
     _kept: deque[tuple[int, Sequence[Body]]] = field(factory=deque)
     _kept_bytes: int = 0
+    _snapshot: list[Body] = field(factory=list)
+    """As it was made last; empty if there was news since."""
     _described: list[dict[str, object]] = field(factory=list)
     _statuses: "np.ndarray[tuple[int], np.dtype[np.int8]]" = field(factory=lambda: np.empty(0, np.int8))
     _hosts: int = 0
@@ -113,16 +115,29 @@ class Feed:
         """Tell everybody; return who had no room for it, and listens no more."""
         if not bodies:
             return []
+        self._snapshot = []
         self._keep(bodies)
         lost = [listener for listener in self.listeners if not listener.tell(bodies)]
         self.listeners.difference_update(lost)
         return lost
 
     def snapshot(self) -> Iterator[Body]:
-        """Encode all that was told so far; nothing else may be done with the feed meanwhile."""
-        numbers = range(len(self._described))
-        yield encode_series(numbers, self._described, self._statuses.tolist(), reset=True)
-        yield from self._encode(list(self.view.everything()))
+        """Encode all that was told so far; nothing else may be done with the feed meanwhile.
+
+        Clients often come together, so it is kept until there is news.
+        """
+        if not self._snapshot:
+            numbers = range(len(self._described))
+            bodies: list[Body] = [
+                encode_series(numbers, self._described, self._statuses.tolist(), reset=True)
+            ]
+            for body in self._encode(list(self.view.everything())):
+                yield bodies[-1]
+                bodies.append(body)
+            yield bodies[-1]
+            self._snapshot = bodies
+            return
+        yield from self._snapshot
 
     def since(self, token: str) -> list[Body] | None:
         """Return what was published after the message with this token; None if that is not known any more."""

@@ -40,7 +40,7 @@ MAX_VALUES = 2_000_000
 
 _PAUSE = 0.02
 """Seconds between two looks at least: many senders' messages become one."""
-_SHARE = 4
+_SHARE = 2
 """For each second of work the task rests for so many."""
 _MAX_PAUSE = 1.0
 _PULSE = 1.0

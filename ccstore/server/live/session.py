@@ -159,16 +159,14 @@ class Session:
             while len(self._queue) > MAX_QUEUED // 2:  # who does not read is not answered
                 self._room = trio.Event()
                 await self._room.wait()
-            name = None
             try:
                 if isinstance(message, bytes):
                     raise ProtocolError("message: bytes (wanted text)")
-                name = id_in(message)
                 self._do(await _decode(message))
             except CcstoreError as error:
                 self.hub.statistics.refused += 1
                 body = encode_text("error", status=status_of(error) or 400, error=str(error))
-                self._put(name or "", body)
+                self._put(id_in(message) or "", body)
 
     def _do(self, request: Subscribe | Unsubscribe) -> None:
         name = request.id
