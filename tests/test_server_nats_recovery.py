@@ -37,14 +37,16 @@ class HeldDisk(OsDisk):
 
     def __init__(self) -> None:
         self.may_read = threading.Event()
-        self.error: OSError | None = None
 
     def map(self, path: Path) -> memoryview:
         """Map a file, in a while."""
         assert self.may_read.wait(30), "the test never let anybody read"
-        if self.error is not None:
-            raise self.error
         return super().map(path)
+
+    def read(self, path: Path, start: int, size: int) -> bytes:
+        """Read a part of a file, in a while."""
+        assert self.may_read.wait(30), "the test never let anybody read"
+        return super().read(path, start, size)
 
     def put_into(self, services: Services) -> None:
         """Let a server recover from this disk."""

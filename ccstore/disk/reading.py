@@ -12,7 +12,7 @@ A log that many small messages wrote has some hundred samples in a frame. One by
 take longer than reading them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from attrs import frozen
 
@@ -20,6 +20,7 @@ from ccstore.disk.checkpoint import END_BYTES, CheckpointReader, read_ends
 from ccstore.disk.files import Disk
 from ccstore.disk.folding import join_blocks, join_names
 from ccstore.disk.frames import HEAD_BYTES, Damage
+from ccstore.disk.hosts import Host, pick_hosts
 from ccstore.disk.layout import ColumnarFile
 from ccstore.disk.segment import FRAME_SAMPLES, SegmentReader, empty_samples
 from ccstore.errors import CorruptionError
@@ -59,11 +60,18 @@ class End:
     """Whether the file was not read because all of it is too old."""
 
 
-def read_files(disk: Disk, files: Iterable[ColumnarFile], *, since: int) -> Iterator[Piece | End]:
-    """Read files in this order, but checkpoints all of whose values are older than `since` (seconds)."""
+def read_files(
+    disk: Disk, files: Iterable[ColumnarFile], *, since: int, used: Collection[Host] = ()
+) -> Iterator[Piece | End]:
+    """Read files in this order.
+
+    Of checkpoints all of whose values are older than `since` (seconds), only what is of used hosts.
+    """
     for file in files:
         try:
-            yield from _read_segment(disk, file) if file.is_segment else _read_checkpoint(disk, file, since)
+            yield from (
+                _read_segment(disk, file) if file.is_segment else _read_checkpoint(disk, file, since, used)
+            )
         except (CorruptionError, OSError) as error:
             yield End(file, [str(error)])
 
@@ -82,14 +90,17 @@ def is_older(disk: Disk, file: ColumnarFile, time: int) -> bool:
     return summary is not None and summary.stop <= time
 
 
-def _read_checkpoint(disk: Disk, file: ColumnarFile, since: int) -> Iterator[Piece | End]:
-    if is_older(disk, file, since):
+def _read_checkpoint(
+    disk: Disk, file: ColumnarFile, since: int, used: Collection[Host]
+) -> Iterator[Piece | End]:
+    is_old = is_older(disk, file, since)
+    if is_old and not used:
         yield End(file, [], is_skipped=True)
         return
     reader = CheckpointReader(disk.map(file.path))
     blocks: list[tuple[Names, Runs]] = []
     for block in reader:
-        blocks.append(block)
+        blocks.append(pick_hosts(*block, used) if is_old else block)
         values = sum(len(runs.values) for _, runs in blocks)
         if values >= _VALUES // 2 or sum(len(names.series_places) for names, _ in blocks) >= _SERIES:
             yield Piece(*join_blocks(blocks))

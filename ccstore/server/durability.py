@@ -4,7 +4,8 @@ Made once, before any task starts. It owns the directory, and no task.
 """
 
 import itertools
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
@@ -19,6 +20,7 @@ from ccstore.disk.reference.directory import list_hosts
 from ccstore.disk.reference.reading import last_number
 from ccstore.disk.reference.writing import Reference
 from ccstore.errors import ConfigError
+from ccstore.memory.retention import UsedHosts
 from ccstore.memory.store import Store
 from ccstore.server.checkpoints import Checkpoints
 from ccstore.server.recovery import Recovery, recover
@@ -26,10 +28,18 @@ from ccstore.server.wal import Log
 
 __all__ = ["Durability", "open_directory"]
 
+log = logging.getLogger("ccstore.recovery")
+
 _SHARDS = 4
 """Files of the log that are written at the same time, where the configuration does not tell."""
 
 _FOREVER = 2**60
+
+FindUsed = Callable[[int], Awaitable[UsedHosts | None]]
+
+
+async def _nobody_is_asked(_before: int) -> UsedHosts:
+    return {}
 
 
 @define(eq=False)
@@ -53,16 +63,27 @@ class Durability:
     settled: trio.Event = Factory(trio.Event)
     """Set when it is, or when the server stops before."""
 
-    async def recover(self) -> None:
-        """Load what the directory has of the retention. Raises OSError if not even names can be read."""
+    async def recover(self, find_used: FindUsed = _nobody_is_asked) -> None:
+        """Load what the directory has of the retention, and of hosts with older running jobs everything.
+
+        find_used: returns these hosts for the time at which the retention begins (s); None if that is not
+        known, and then the retention alone is loaded. Raises OSError if not even names can be read.
+        """
         try:
             if not self.recovered.is_set():  # there is something
                 since = self.now() - int(self.retention) if self.retention > 0 else -_FOREVER
+                used = await find_used(since)
+                if used is None:
+                    log.warning(
+                        "recovery: nobody knows where jobs run: what is older than the retention is not read"
+                    )
+                kept = {(cluster, host) for cluster, hosts in (used or {}).items() for host in hosts}
                 by_hosts = self.format.by_hosts
                 await recover(
-                    self.store, self.disk, self.directory, self.recovery, since=since, by_hosts=by_hosts
-                )
-                skipped = self.keeps_old and self.recovery.files_skipped
+                    self.store, self.disk, self.directory, self.recovery,
+                    since=since, used=kept, by_hosts=by_hosts,
+                )  # fmt: skip
+                skipped = (self.keeps_old or used is None) and self.recovery.files_skipped
                 is_whole = self.recovery.is_whole and not skipped
                 self.checkpoints.leftover = Leftover(self.disk, self.directory, by_hosts, is_whole)
             self.recovered.set()

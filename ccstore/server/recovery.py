@@ -13,13 +13,14 @@ so the next checkpoint holds it. All that was read is on the medium: what comes 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import trio
 
 from ccstore.disk import layout
 from ccstore.disk.files import Disk
+from ccstore.disk.hosts import Host
 from ccstore.disk.layout import ColumnarFile
 from ccstore.disk.reading import End, read_files
 from ccstore.memory.naming import Resolver
@@ -40,29 +41,35 @@ async def recover(
     report: Recovery,
     *,
     since: int,
+    used: Collection[Host] = (),
     by_hosts: bool = False,
     now: Callable[[], float] = trio.current_time,
 ) -> int:
     """Load what files of all formats have of times from `since` (seconds) on.
 
-    by_hosts: whether the store goes on in one of the reference's formats. The format in which it goes on is
-    read last: its files are the newer ones. Returns a number below those of new files. Raises OSError if not
-    even names can be read.
+    used: hosts of which everything is loaded. by_hosts: whether the store goes on in one of
+    the reference's formats. The format in which it goes on is read last: its files are the newer ones.
+    Returns a number below those of new files. Raises OSError if not even names can be read.
     """
     began, report.running = now(), True
     last = 0
     if by_hosts:
-        last = await _recover_columnar(store, disk, directory, report, since)
+        last = await _recover_columnar(_Loader(store, disk, report, since, used), directory)
         await Restorer(store, report).forget_saved()
-    last = max(last, await recover_reference(store, disk, directory, report, since=since, continues=by_hosts))
+    of_reference = await recover_reference(
+        store, disk, directory, report, since=since, continues=by_hosts, used=used
+    )
+    last = max(last, of_reference)
     if not by_hosts:
-        last = max(last, await _recover_columnar(store, disk, directory, report, since))
+        loader = _Loader(store, disk, report, since, used)
+        last = max(last, await _recover_columnar(loader, directory))
     report.seconds, report.running = now() - began, False
     _tell(report)
     return last
 
 
-async def _recover_columnar(store: Store, disk: Disk, directory: Path, report: Recovery, since: int) -> int:
+async def _recover_columnar(loader: "_Loader", directory: Path) -> int:
+    disk, report = loader.disk, loader.report
     await trio.to_thread.run_sync(layout.settle, disk, directory)
     covered = await trio.to_thread.run_sync(layout.read_covered, disk, directory)
     files = await trio.to_thread.run_sync(layout.find_files, disk, directory)
@@ -70,7 +77,7 @@ async def _recover_columnar(store: Store, disk: Disk, directory: Path, report: R
     report.files += len(files)
     report.bytes += sum(file.size for file in files)
     report.unclean |= any(file.number >= covered and file.size for file in segments)
-    loader, known = _Loader(store, disk, report, since), len(report.damage)
+    known = len(report.damage)
     await loader.load([file for file in files if not file.is_segment])
     if len(report.damage) > known and segments and segments[0].number < covered:
         # In the order in which they were written, so that the newer value of a slot stays.
@@ -107,17 +114,20 @@ def _tell(report: Recovery) -> None:
 class _Loader:
     """Loads files one after the other, while those behind are read."""
 
-    def __init__(self, store: Store, disk: Disk, report: Recovery, since: int) -> None:
+    def __init__(
+        self, store: Store, disk: Disk, report: Recovery, since: int, used: Collection[Host]
+    ) -> None:
+        self.disk = disk
+        self.report = report
         self._store = store
-        self._disk = disk
-        self._report = report
         self._since = since
+        self._used = used
         self._restorer = Restorer(store, report)
 
     async def load(self, files: Sequence[ColumnarFile]) -> None:
         """Load files in this order, as far as they can be read; what cannot is reported."""
         resolver = Resolver(self._store)
-        async with read_ahead(read_files(self._disk, files, since=self._since)) as parts:
+        async with read_ahead(read_files(self.disk, files, since=self._since, used=self._used)) as parts:
             async for part in parts:
                 if isinstance(part, End):
                     self._note(part)
@@ -132,8 +142,8 @@ class _Loader:
 
     def skip(self, file: ColumnarFile) -> None:
         """Count a file that need not be read."""
-        self._report.files_skipped += 1
-        self._report.bytes_read += file.size
+        self.report.files_skipped += 1
+        self.report.bytes_read += file.size
 
     def _note(self, end: End) -> None:
         """Enter what is damaged in a file, and that it was read."""
@@ -142,10 +152,10 @@ class _Loader:
             return
         for found in end.damage:
             damage = f"{end.file.path}: {found}"
-            if damage not in self._report.damage:  # of a file that is read for the second time
-                self._report.damage.append(damage)
-        self._report.torn_bytes += end.torn_bytes
+            if damage not in self.report.damage:  # of a file that is read for the second time
+                self.report.damage.append(damage)
+        self.report.torn_bytes += end.torn_bytes
         if end.torn:
-            self._report.torn.append(f"{end.file.path}: {end.torn}")
-        self._report.files_read += 1
-        self._report.bytes_read += end.file.size
+            self.report.torn.append(f"{end.file.path}: {end.torn}")
+        self.report.files_read += 1
+        self.report.bytes_read += end.file.size

@@ -10,11 +10,13 @@ one, nothing is marked as saved: the next checkpoint holds everything, and these
 any more.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import trio
 
 from ccstore.disk.files import Disk
+from ccstore.disk.hosts import Host
 from ccstore.disk.layout import ROOM
 from ccstore.disk.reference.directory import HostDirectory, Listing, list_hosts
 from ccstore.disk.reference.reading import Found, Trouble, last_number, put_behind, read_hosts
@@ -27,9 +29,10 @@ __all__ = ["recover_reference"]
 
 
 async def recover_reference(
-    store: Store, disk: Disk, directory: Path, report: Recovery, *, since: int, continues: bool
-) -> int:
-    """Load what the reference's files have of times from `since` (seconds) on.
+    store: Store, disk: Disk, directory: Path, report: Recovery, *, since: int, continues: bool,
+    used: Collection[Host] = (),
+) -> int:  # fmt: skip
+    """Load what the reference's files have of times from `since` (seconds) on, and of used hosts all.
 
     continues: whether the store goes on in one of the reference's formats. Returns a number below those of
     new logs. Raises OSError if not even names can be read.
@@ -40,7 +43,7 @@ async def recover_reference(
     report.strange += map(str, _strange(listing))
     report.damage += listing.unreadable
     loader = _Loader(store, report, sizes)
-    parts = iter(read_hosts(disk, listing.hosts, since=since, skipped=loader.skip))
+    parts = iter(read_hosts(disk, listing.hosts, since=since, used=used, skipped=loader.skip))
     while (part := await trio.to_thread.run_sync(next, parts, None)) is not None:
         if isinstance(part, Trouble):
             report.damage.append(f"{part.path}: {part.reason}")

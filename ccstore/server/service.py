@@ -121,7 +121,7 @@ async def _take_in(services: Services, nursery: trio.Nursery, until: trio.Cancel
                 jobs.start_soon(process.feed_watchdog)
                 jobs.start_soon(logs.tell_unlogged)
                 if services.durability is not None:
-                    await services.durability.recover()
+                    await services.durability.recover(services.used_nodes)
                 upkeep.start(jobs, services)
                 jobs.start_soon(services.hub.run)
                 await trio.sleep_forever()

@@ -8,13 +8,15 @@ Invariant: nothing that somebody could still get a value out of is removed. A fi
 name that is free, and of what is cut off a log there is a copy, unless no further record begins in it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 from attrs import frozen
 
 from ccstore.disk.files import Disk, Publication
+from ccstore.disk.hosts import Host
+from ccstore.disk.reference.checkpoint import INT64
 from ccstore.disk.reference.columns import flatten
 from ccstore.disk.reference.directory import (
     CURRENT_LOG,
@@ -53,16 +55,19 @@ class Trouble:
 
 
 def read_hosts(
-    disk: Disk, hosts: tuple[HostDirectory, ...], *, since: int, skipped: Callable[[Path], None]
-) -> Iterator[Found | Trouble]:
+    disk: Disk, hosts: tuple[HostDirectory, ...], *, since: int, skipped: Callable[[Path], None],
+    used: Collection[Host] = (),
+) -> Iterator[Found | Trouble]:  # fmt: skip
     """Read all files of hosts that may hold values from `since` (seconds) on: checkpoints, then logs.
 
-    skipped: told of each checkpoint that is older. Whatever a file holds, this raises nothing.
+    used: hosts of which everything is read. skipped: told of each checkpoint that is older. Whatever a file
+    holds, this raises nothing.
     """
     for host in hosts:
-        reader = _HostReader(disk, host, since)
+        begin = INT64.start if (host.cluster, host.host) in used else since
+        reader = _HostReader(disk, host, begin)
         yield from reader.settle()
-        wanted = plan_load(host.files, since, partial(find_stop, disk))
+        wanted = plan_load(host.files, begin, partial(find_stop, disk))
         for file in host.files:
             if file in wanted:
                 yield from reader.read_checkpoint(file)
