@@ -1,6 +1,6 @@
 """The database file: made, shared, refused, locked, full, and what a transaction is."""
 
-import os
+import random
 import re
 import signal
 import sqlite3
@@ -161,7 +161,9 @@ def test_databases_that_are_refused(tmp_path: Path, text: str, message: str) -> 
 
 
 @pytest.mark.parametrize(
-    "content", [b"not a database" * 100, b"SQLite format 3\0" + b"\xff" * 5000, os.urandom(4096)]
+    "content",
+    [b"not a database" * 100, b"SQLite format 3\0" + b"\xff" * 5000, random.Random(5).randbytes(4096)],
+    ids=["text", "header", "noise"],
 )
 def test_garbage_in_place_of_a_database(tmp_path: Path, content: bytes) -> None:
     """It is an error that says so, and not a byte changes."""
