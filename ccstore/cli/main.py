@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, str] = {
     "query": "Ask a store; show a table or a plot.",
     "checkpoint": "Let a running store write a checkpoint now.",
     "status": "Show how a running store is, and what is wrong.",
+    "nodes": "Show the states and the health of nodes.",
+    "jobs": "Show running and recent jobs.",
     "bench": "Measure this machine and print one table.",
     "warmup": "Compile the hot loops ahead of the first start.",
     "check-config": "Check a configuration and print what it means.",

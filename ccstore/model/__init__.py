@@ -8,6 +8,8 @@ metrics, `jobs` those of jobs, `nodes` those of nodes.
 from ccstore.model.jobs import (
     Job,
     JobFilter,
+    JobKey,
+    JobQuery,
     JobRefusal,
     JobState,
     JobStop,
@@ -55,6 +57,8 @@ __all__ = [
     "HealthRequest",
     "Job",
     "JobFilter",
+    "JobKey",
+    "JobQuery",
     "JobRefusal",
     "JobState",
     "JobStop",

@@ -9,7 +9,18 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-__all__ = ["Job", "JobFilter", "JobRefusal", "JobState", "JobStop", "RefusedJob", "Resource", "Tag"]
+__all__ = [
+    "Job",
+    "JobFilter",
+    "JobKey",
+    "JobQuery",
+    "JobRefusal",
+    "JobState",
+    "JobStop",
+    "RefusedJob",
+    "Resource",
+    "Tag",
+]
 
 
 class JobState(enum.Enum):
@@ -139,3 +150,33 @@ class JobFilter:
     projects: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     """Jobs that have at least one of these; empty: any."""
+
+
+@frozen
+class JobKey:
+    """What names a job."""
+
+    cluster: str = ""
+    """"": of whatever cluster."""
+    job_id: int = 0
+    start_time: int = 0
+    """Seconds since the epoch; 0: the newest job with this number."""
+
+
+@frozen
+class JobQuery:
+    """A question for metrics of a job: on all its hosts, as long as it runs."""
+
+    job: JobKey = JobKey()
+    metrics: tuple[str, ...] = ()
+    scope: str = "node"
+    """Which parts of its hosts; see `ccstore.wire.jobquery.SCOPES`."""
+    resolution: int = 0
+    """Seconds between two values; at most the metric's frequency means all values."""
+    start: int = 0
+    """Seconds since the epoch; what was before the job's start is left out."""
+    stop: int = 2**60
+    """Seconds since the epoch; what was after the job's end is left out."""
+    with_stats: bool = True
+    with_data: bool = True
+    with_padding: bool = True

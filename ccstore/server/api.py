@@ -8,6 +8,7 @@ pruned meanwhile gives its numbers to others. So long answers are made and sent 
 piece finds by name what it tells of, and the event loop gets its turn after each.
 """
 
+import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -21,7 +22,8 @@ from ccstore.errors import QueryError
 from ccstore.memory.query import Reader, count_selectors, plan
 from ccstore.memory.resample import MINIMUM_POINTS
 from ccstore.memory.store import Store
-from ccstore.model import Outcome, QueryRequest
+from ccstore.model import JobQuery, Outcome, QueryRequest
+from ccstore.server import job_query
 from ccstore.server.answers import JSON, HttpError, headers_of, json_answer, status_of, text_answer
 from ccstore.server.auth import Permission
 from ccstore.server.http import App, body_blocks, read_body, route
@@ -29,7 +31,8 @@ from ccstore.server.ingest import Written
 from ccstore.server.services import Services
 from ccstore.server.stepwise import Stepwise, answer_in_pieces
 from ccstore.server.upkeep import free_selectors, save
-from ccstore.wire.query import AnswerWriter, decode_query
+from ccstore.wire.jobquery import decode_question, encode_head
+from ccstore.wire.query import AnswerWriter
 from ccstore.wire.requests import Level, decode_health, decode_selectors, encode_health, encode_levels
 
 __all__ = ["add_routes", "answer_pieces", "decode_body"]
@@ -94,7 +97,9 @@ def _complaint(written: Written) -> HttpError:
 
 async def _query(services: Services) -> Response:
     services.check_recovered()
-    wanted = await decode_body(decode_query)
+    wanted = await decode_body(decode_question)
+    if isinstance(wanted, JobQuery):
+        return await answer_in_pieces(await _job_pieces(services, wanted))
     limit = services.config.main.max_query_selectors
     if limit and (count := len(wanted.queries)) > limit:  # to count their selectors could take long
         raise QueryError(f"query: {count} queries (wanted at most {limit} selectors)")
@@ -146,13 +151,25 @@ def answer_pieces(services: Services, wanted: QueryRequest) -> AsyncIterator[byt
     return Stepwise(_pieces(services, wanted))
 
 
-def _pieces(services: Services, wanted: QueryRequest) -> Iterator[bytes]:
-    """Answer a query; between two pieces, values may come in or be freed, and series come and go."""
+async def _job_pieces(services: Services, wanted: JobQuery) -> Iterator[bytes]:
+    """Answer a query by job: what an ordinary query answers, behind the names of what it is about."""
+    job = await job_query.find_job(services, wanted.job)
+    planned = await job_query.plan_query(services, job, wanted)
+    answer = _pieces(services, planned, has_places=True)
+    opening = next(answer)
+    return itertools.chain(encode_head(job, planned), [opening.removeprefix(b"{")], answer)
+
+
+def _pieces(services: Services, wanted: QueryRequest, *, has_places: bool = False) -> Iterator[bytes]:
+    """Answer a query; between two pieces, values may come in or be freed, and series come and go.
+
+    has_places: a component that is not stored has its place in the answer, even if the reference has none.
+    """
     config, store = services.config.main, services.store
     strict = config.strict_reference
     minimum = config.resampling.minimum_points if config.resampling else MINIMUM_POINTS
     hosts = store.hosts(wanted.cluster) if wanted.for_all_nodes else []
-    writer = AnswerWriter(wanted, hosts, strict=strict)
+    writer = AnswerWriter(wanted, hosts, strict=strict and not has_places)
     reader = Reader(store.columns, strict=strict, minimum_points=minimum)
     yield from writer.begin()
     for groups in plan(store, wanted, hosts):

@@ -88,8 +88,9 @@ def route(
     methods: Sequence[str],
     permission: Permission | None,
     changes_store: bool = False,
+    exact: bool = False,
 ) -> Callable[[Handler], Handler]:
-    """Register a handler for `path`, for `path` with a slash, and for everything below that.
+    """Register a handler for `path`, for `path` with a slash, and unless `exact` for everything below that.
 
     HEAD comes with GET. Of a part of the path in angle brackets, `request.view_args` has what stands there.
     `permission` is what the client's token must permit, None if anybody may
@@ -98,7 +99,7 @@ def route(
     """
 
     def decorate(handler: Handler) -> Handler:
-        async def view(**_parts: str) -> Response:  # handlers find the parts of a path in the request
+        async def view(**_parts: object) -> Response:  # handlers find the parts of a path in the request
             if changes_store:
                 asgi.request_body().detached = True
             if request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site") == "cross-site":
@@ -108,7 +109,7 @@ def route(
             return await handler()
 
         endpoint = f"{' '.join(methods)} {path}"
-        for rule in (path, path + asgi.BELOW):
+        for rule in (path, path + ("/" if exact else asgi.BELOW)):
             app.add_url_rule(rule, endpoint, view, methods=list(methods))
         return handler
 

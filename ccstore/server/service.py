@@ -29,6 +29,7 @@ from ccstore.server import (
     openapi,
     process,
     prometheus,
+    reading,
     scheduler_api,
     status,
     upkeep,
@@ -170,6 +171,7 @@ def _make_app(config: Config, services: Services) -> http.App:
     api.add_routes(app, services)
     scheduler_api.add_routes(app, services)
     prometheus.add_routes(app, services)
+    reading.add_routes(app, services)
     status.add_routes(app, services)
     live.add_routes(app, services)
     openapi.add_routes(app)

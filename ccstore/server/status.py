@@ -30,6 +30,8 @@ ccstore {__version__}
   POST /api/nodestate              states of nodes, from a scheduler; also /api/nodestats
   POST /api/jobs/start_job, /api/jobs/stop_job
   GET /api/jobs/used_nodes?ts=SECONDS
+  GET /api/nodes, /api/nodes/{{cluster}}/{{host}}
+  GET /api/jobs, /api/jobs/{{job}}   jobs, running and ended
   GET /api/debug?selector=A:B      what is in memory
   GET /api/clusters, /api/metrics  what there is to ask for
   GET, POST /api/v1/query, /api/v1/query_range, /api/v1/series, /api/v1/labels

@@ -19,6 +19,8 @@ from ccstore.errors import ProtocolError
 from ccstore.model import (
     HealthRequest,
     Job,
+    JobKey,
+    JobQuery,
     JobStop,
     NodeReport,
     Query,
@@ -141,6 +143,10 @@ def _take_nodes(value: Any) -> tuple[Any, ...]:
     )
 
 
+def _take_job_key(value: Any) -> Any:
+    return _take_object(value, JobKey, strict=True)
+
+
 def _take_numbers(value: Any) -> tuple[Any, ...]:
     return _take_list(value, "integers", _take_integer, 0)
 
@@ -226,6 +232,22 @@ _FIELDS: Mapping[type, Mapping[str, tuple[str | None, _Take]]] = {
         "with-padding": ("with_padding", _take_flag),
         "queries": ("queries", _take_queries),
         "for-all-nodes": ("for_all_nodes", _take_names),
+    },
+    JobQuery: {
+        "job": ("job", _take_job_key),
+        "metrics": ("metrics", _take_names),
+        "scope": ("scope", _take_text),
+        "resolution": ("resolution", _take_integer),
+        "from": ("start", _take_integer),
+        "to": ("stop", _take_integer),
+        "with-stats": ("with_stats", _take_flag),
+        "with-data": ("with_data", _take_flag),
+        "with-padding": ("with_padding", _take_flag),
+    },
+    JobKey: {
+        "cluster": ("cluster", _take_text),
+        "jobId": ("job_id", _take_integer),
+        "startTime": ("start_time", _take_integer),
     },
     HealthRequest: {
         "cluster": ("cluster", _take_text),

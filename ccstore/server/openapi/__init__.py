@@ -20,7 +20,7 @@ from quart import Response
 from ccstore import __version__
 from ccstore.server.answers import JSON
 from ccstore.server.http import App, route
-from ccstore.server.openapi import hosts, itself, prometheus, samples, schedulers
+from ccstore.server.openapi import hosts, itself, prometheus, samples, schedulers, told
 from ccstore.server.openapi.parts import RESPONSES, SCHEMAS
 
 __all__ = ["add_routes", "make_document"]
@@ -30,6 +30,7 @@ _GROUPS: tuple[tuple[str, str, ModuleType], ...] = (
     ("hosts", "Clusters, their hosts and what is measured there.", hosts),
     ("schedulers", "What becomes of nodes and jobs.", schedulers),
     ("prometheus", "What Grafana asks a Prometheus for.", prometheus),
+    ("told", "What schedulers have told.", told),
     ("server", "How the server is.", itself),
 )
 """Tag, its description, and the module with the routes."""

@@ -19,6 +19,7 @@ from ccstore.server.openapi.parts import (
     strict,
     text_content,
 )
+from ccstore.wire.jobquery import SCOPES
 
 __all__ = ["PATHS", "SCHEMAS"]
 
@@ -51,13 +52,15 @@ def _write_error(text: str, *, retry: bool = False) -> Node:
 def _query(name: str, description: str) -> Node:
     return operation(
         name, "Values of series", permission=Permission.READ, description=description,
-        request=body(json_content(ref("QueryRequest"), example=_QUERY_EXAMPLE)),
+        request=body(
+            json_content({"anyOf": [ref("QueryRequest"), ref("JobQuery")]}, example=_QUERY_EXAMPLE)
+        ),
         answers={
             "200": {
                 "description": "A list for each query, and an object in it for each series.",
                 "content": json_content(ref("QueryAnswer")),
             },
-            **responses(400, 408, 413, 503),
+            **responses(400, 404, 408, 413, 503),
         },
     )  # fmt: skip
 
@@ -187,6 +190,32 @@ SCHEMAS: Mapping[str, Node] = {
             "for-all-nodes": _NAMES,
         },
     },
+    "JobQuery": {
+        "type": "object",
+        "description": "a query by job",
+        "properties": {
+            "job": {
+                "type": "object",
+                "properties": {
+                    "jobId": {**INT64, "minimum": 1},
+                    "cluster": nullable(_TEXT),
+                    "startTime": nullable(SECONDS),
+                },
+                "required": ["jobId"],
+                "additionalProperties": False,
+            },
+            "metrics": array(_TEXT, minItems=1),
+            "scope": {"enum": [*SCOPES, None]},
+            "resolution": nullable(INT64),
+            "from": nullable(SECONDS),
+            "to": nullable(SECONDS),
+            "with-stats": _FLAG,
+            "with-data": _FLAG,
+            "with-padding": _FLAG,
+        },
+        "required": ["job", "metrics"],
+        "additionalProperties": False,
+    },
     "QueryAnswer": strict(
         {
             "queries": array(
@@ -204,11 +233,24 @@ SCHEMAS: Mapping[str, Node] = {
                     },
                     optional=["type", "type-ids", "subtype", "subtype-ids", "scale-by"],
                 ),
-                description="those that `for-all-nodes` has made, if any",
+                description="those that `for-all-nodes`, or a query by job, has made, if any",
             ),
+            "job": strict(
+                {
+                    "cluster": _TEXT,
+                    "jobId": INT64,
+                    "startTime": SECONDS,
+                    "jobState": _TEXT,
+                    "stopTime": SECONDS,
+                },
+                optional=["stopTime"],
+                description="of a query by job, as are the range's `from` and `to`",
+            ),
+            "from": SECONDS,
+            "to": SECONDS,
             "results": array(array(strict(_RESULT, optional=["error", "data"]))),
         },
-        optional=["queries"],
+        optional=["queries", "job", "from", "to"],
     ),
     "Selectors": {
         **nullable(array(array(_TEXT))),
