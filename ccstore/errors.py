@@ -51,4 +51,11 @@ class BusyError(CcstoreError):
 
 
 class UnavailableError(CcstoreError):
-    """The server cannot do this now, through nobody's fault who asks; the same request can succeed later."""
+    """The server cannot do this now, through nobody's fault who asks; the same request can succeed later.
+
+    `retry_after` is in how many seconds that may be.
+    """
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

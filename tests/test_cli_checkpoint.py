@@ -88,13 +88,23 @@ async def test_a_disk_that_fails_is_one_line(capfd: pytest.CaptureFixture[str]) 
 
 
 async def test_a_server_that_reads_its_files_refuses(capfd: pytest.CaptureFixture[str]) -> None:
-    """A checkpoint of half of the samples helps nobody."""
+    """A checkpoint of half of the samples helps nobody; `Retry-After` tells how long that may take."""
     config, disk = make_config(), HeldDisk()
     async with running(config) as server:
         await write(server, "h1")
     async with running(config, disk.put_into) as server:
         assert await checkpoint(server.url) == 1
         assert "recovering: 0%" in capfd.readouterr().err
+        assert (await post(server, "/api/query", b"{}"))["Retry-After"] == "1"
+        durability = server.services.durability
+        assert durability is not None
+        durability.recovery.bytes, durability.recovery.bytes_read = 100, 25
+        for seconds, least, most in ((0.01, 1, 1), (5.0, 15, 30), (1000.0, 60, 60)):
+            durability.began = trio.current_time() - seconds
+            answer = await post(server, "/api/query", b"{}")
+            assert answer.status == 503
+            assert least <= int(answer["Retry-After"]) <= most
+        durability.recovery.bytes = durability.recovery.bytes_read = 0
         disk.may_read.set()
         await wait_until(lambda: server.services.problems() == [])
         assert await checkpoint(server.url) == 0

@@ -98,7 +98,12 @@ def answer_for(error: Exception) -> Response | None:
             return error_answer(error.code, error.description or error.name)
         case CcstoreError():
             status = status_of(error)
-            return None if status is None else error_answer(status, str(error), headers=headers_of(status))
+            if status is None:
+                return None
+            headers = headers_of(status)
+            if isinstance(error, UnavailableError):
+                headers["Retry-After"] = str(error.retry_after)
+            return error_answer(status, str(error), headers=headers)
         case _:
             return None
 

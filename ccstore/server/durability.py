@@ -5,6 +5,7 @@ Made once, before any task starts. It owns the directory, and no task.
 
 import itertools
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class Durability:
     now: Callable[[], int]
     keeps_old: bool = False
     """Whether files older than the retention are wanted."""
+    began: float = Factory(trio.current_time)
+    """When recovery did."""
     recovery: Recovery = Factory(Recovery)
     recovered: trio.Event = Factory(trio.Event)
     """Set when all that was on disk is in memory."""
@@ -69,6 +72,7 @@ class Durability:
         find_used: returns these hosts for the time at which the retention begins (s); None if that is not
         known, and then the retention alone is loaded. Raises OSError if not even names can be read.
         """
+        self.began = trio.current_time()
         try:
             if not self.recovered.is_set():  # there is something
                 since = self.now() - int(self.retention) if self.retention > 0 else -_FOREVER
@@ -94,6 +98,13 @@ class Durability:
     def progress(self) -> float:
         """How much of the files was read, 0 to 1."""
         return 1.0 if self.recovered.is_set() else self.recovery.progress
+
+    @property
+    def seconds_left(self) -> int:
+        """How long recovery may still take if it goes on as before; 1 to 60, as nobody should wait longer."""
+        share, so_far = self.progress, trio.current_time() - self.began
+        left = so_far * (1 - share) / share if share > 0 else 0.0
+        return math.ceil(min(max(left, 1.0), 60.0))
 
     def problems(self) -> list[str]:
         """Return why not everything is there, or not durable; nothing if all is well."""

@@ -100,7 +100,8 @@ class Services:
     def check_recovered(self) -> None:
         """Raise UnavailableError as long as not all that was on disk is in memory."""
         if self.durability is not None and not self.durability.recovered.is_set():
-            raise UnavailableError(self.durability.problems()[0])
+            problem, left = self.durability.problems()[0], self.durability.seconds_left
+            raise UnavailableError(problem, retry_after=left)
 
     async def wait_recovered(self) -> None:
         """Wait until all that was on disk is in memory.
