@@ -27,7 +27,7 @@ from serving import ask
 
 from ccstore.server import jobs
 from ccstore.server.upkeep import free_old
-from ccstore.server.used_nodes import join_providers
+from ccstore.server.used_nodes import join_providers, lonely_provider
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -114,6 +114,17 @@ async def test_our_jobs_and_those_of_a_backend(tmp_path: Path) -> None:
         joined = await join_providers(own, backend, None)(NOW)
         assert joined == {"c": {"n1", "n9"}, "d": {"x"}}
         assert await join_providers(own, silent)(NOW) is None
+
+
+async def test_who_is_asked_without_a_server(tmp_path: Path) -> None:
+    """Our own database if it is there; it is not made by asking."""
+    config = with_clusters(make_config())
+    assert await lonely_provider(config)(NOW) == {}
+    assert not is_there(config.main.db)
+    async with running(config) as server:
+        assert (await post(server, "/api/jobs/start_job", json.dumps(job()).encode())).status == 201
+    assert await lonely_provider(config)(NOW) == {"c": {"n1"}}
+    assert await lonely_provider(config)(NOW - 600) == {}
 
 
 async def test_the_periodic_jobs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

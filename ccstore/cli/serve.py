@@ -68,10 +68,10 @@ def _clean_up(config: Config) -> None:
     from ccstore.cli.figures import amount
     from ccstore.server.cleanup import clean_up
     from ccstore.server.clock import wall_clock
-    from ccstore.server.used_nodes import open_provider
+    from ccstore.server.used_nodes import lonely_provider
 
     async def run() -> int:
-        return await clean_up(config, now=wall_clock(), used_nodes=open_provider(config))
+        return await clean_up(config, now=wall_clock(), used_nodes=lonely_provider(config))
 
     removed = trio.run(run)
     click.echo(f"{config.metric_store.checkpoints.directory}: {amount(removed, 'old checkpoint')} removed")

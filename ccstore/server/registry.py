@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 import trio
 from attrs import Factory, define
 
+from ccstore.config import Config
 from ccstore.config.sections import DbConfig
 from ccstore.disk.registry.database import Database, open_database
 from ccstore.errors import BusyError, ConfigError, CorruptionError, UnavailableError
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "make_registry"]
 
 log = logging.getLogger("ccstore.registry")
 
@@ -313,3 +314,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def make_registry(config: Config) -> Registry:
+    """Make the registry, which is not opened before its first use where there are no clusters and events."""
+    main = config.main
+    is_needed = bool(config.clusters) or main.api_subjects is not None
+    return Registry(Path(main.db), main.db_config, opens_at_once=is_needed)

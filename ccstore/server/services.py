@@ -7,7 +7,6 @@ no task and waits for nothing.
 import os
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 
 import trio
 from attrs import Factory, define, field
@@ -25,7 +24,7 @@ from ccstore.server.ledger import Ledger
 from ccstore.server.live.hub import Hub
 from ccstore.server.loopwatch import LoopWatch
 from ccstore.server.nats import NatsStatistics
-from ccstore.server.registry import Registry
+from ccstore.server.registry import Registry, make_registry
 from ccstore.server.traffic import Traffic
 from ccstore.server.used_nodes import UsedNodes, join_providers, own_provider
 from ccstore.server.wal import Log
@@ -177,7 +176,7 @@ def make_services(
         waits=config.metric_store.wal.ack == "disk",
         note=hub.note,
     )  # fmt: skip
-    registry = _make_registry(config)
+    registry = make_registry(config)
     services = Services(
         config, now, store, keys, scanner, ledger, intake, hub, NatsStatistics(), registry,
         join_providers(own_provider(registry, keep=config.metric_store.retention_in_memory), used_nodes),
@@ -188,13 +187,6 @@ def make_services(
     if services.uses_nats:
         services.nats.enter("connecting")
     return services
-
-
-def _make_registry(config: Config) -> Registry:
-    """Make the registry, which is not opened before its first use where there are no clusters and events."""
-    main = config.main
-    is_needed = bool(config.clusters) or main.api_subjects is not None
-    return Registry(Path(main.db), main.db_config, opens_at_once=is_needed)
 
 
 def _room(cap: int) -> int:

@@ -18,9 +18,16 @@ from ccstore.config import Config
 from ccstore.errors import ProtocolError, UnavailableError
 from ccstore.memory.retention import UsedHosts
 from ccstore.server.jobs import used_hosts
-from ccstore.server.registry import Registry
+from ccstore.server.registry import Registry, make_registry
 
-__all__ = ["UsedNodes", "decode_used_nodes", "join_providers", "open_provider", "own_provider"]
+__all__ = [
+    "UsedNodes",
+    "decode_used_nodes",
+    "join_providers",
+    "lonely_provider",
+    "open_provider",
+    "own_provider",
+]
 
 UsedNodes = Callable[[int], Awaitable[UsedHosts | None]]
 """Returns the hosts of each cluster on which a job runs that started before the given time (s).
@@ -52,6 +59,24 @@ def own_provider(registry: Registry, *, keep: float) -> UsedNodes:
             return await used_hosts(registry, before)
 
     return _Remembering("registry", ask, keep=keep)
+
+
+def lonely_provider(config: Config) -> UsedNodes:
+    """Return who is asked where no server runs: our registry, if it is there, and the backend."""
+
+    async def ask(before: int) -> UsedHosts | None:
+        backend = open_provider(config)
+        if not await trio.Path(config.main.db).exists():  # to ask must not make it
+            return await join_providers(backend)(before)
+        registry = make_registry(config)
+        own = own_provider(registry, keep=config.metric_store.retention_in_memory)
+        async with trio.open_nursery() as nursery:
+            with registry.held():
+                nursery.start_soon(registry.run)
+                return await join_providers(own, backend)(before)
+        raise AssertionError("the nursery ends with the answer")
+
+    return ask
 
 
 def join_providers(*providers: UsedNodes | None) -> UsedNodes:
