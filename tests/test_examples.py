@@ -31,6 +31,7 @@ from ccstore import Config, load_config, run
 from ccstore.cli import ExitCode
 from ccstore.cli.main import commands, translate
 from ccstore.cli.main import run as run_command
+from ccstore.config import ApiSubjects, Cluster, Clusters, NatsConfig, Subcluster
 from ccstore.model import Outcome
 
 ROOT = Path(__file__).parents[1]
@@ -230,6 +231,67 @@ async def test_sending_over_nats(tmp_path: Path) -> None:
             assert (await client.get("/api/clusters")).json() == {
                 "clusters": [{"name": "alex", "hosts": 100}]
             }
+
+
+SINFO = "a0001 allocated\na0002 mixed+drain\na0003 idle*\na0003 down*\n"
+SQUEUE = (
+    "1001|ann|thesis|main|2026-11-02T08:00:00|1-00:00:00|a[0001-0002]\n"
+    "1002|bob|lab|main|2026-11-02T09:00:00|UNLIMITED|a0002,a[0003,0005-0006]\n"
+)
+
+
+@pytest.mark.parametrize("transport", ["http", "nats"])
+async def test_feeding_from_slurm(transport: str, tmp_path: Path) -> None:
+    """What sinfo and squeue print becomes states, starts, and a stop for the job that is listed no more."""
+    (tmp_path / "nodes.txt").write_text(SINFO)
+    (tmp_path / "jobs.txt").write_text(SQUEUE)
+    clusters = Clusters([Cluster("alex", {}, (Subcluster("all", None, ("cpu_load",)),))])
+    config = evolve(Config(), clusters=clusters)
+    config = evolve(config, main=evolve(config.main, db=str(tmp_path / "job.db")))
+    async with open_broker(tmp_path) as broker:
+        environment = {}
+        if transport == "nats":
+            subjects = ApiSubjects(subject_job_event="cc.jobs", subject_node_state="cc.nodes")
+            config = evolve(
+                config,
+                main=evolve(config.main, api_subjects=subjects),
+                nats=NatsConfig(address=broker.url),
+            )
+            environment = {"NATS_URL": broker.url}
+        async with serving(config) as url, httpx.AsyncClient(base_url=url) as client:
+            await until(client, "/api/health/ready", lambda answer: answer.status_code == 200)
+
+            async def feed() -> bytes:
+                files = [str(tmp_path / "nodes.txt"), str(tmp_path / "jobs.txt")]
+                fed = await program("feed_slurm.py", "alex", *files, CCSTORE_URL=url, **environment)
+                assert (fed.returncode, fed.stderr) == (0, b"")
+                return fed.stdout
+
+            assert await feed() == b"3 nodes, 2 starts, 0 stops\n"
+            await until(client, "/api/jobs/", lambda answer: len(answer.json()["jobs"]) == 2)
+            await until(client, "/api/nodes/", lambda answer: len(answer.json()["nodes"]) == 3)
+            nodes = (await client.get("/api/nodes/")).json()["nodes"]
+            assert [node["state"] for node in nodes] == ["allocated", "mixed", "down"]
+            newest, first = (await client.get("/api/jobs/")).json()["jobs"]
+            assert [one["hostname"] for one in newest["resources"]] == ["a0002", "a0003", "a0005", "a0006"]
+            assert (first["user"], first["project"], first["walltime"]) == ("ann", "thesis", 86400)
+            (tmp_path / "jobs.txt").write_text(SQUEUE.splitlines(keepends=True)[1])
+            assert await feed() == b"3 nodes, 0 starts, 1 stops\n"
+            await until(client, "/api/jobs/?state=completed", lambda answer: len(answer.json()["jobs"]) == 1)
+
+
+async def test_feeding_from_slurm_without_success(tmp_path: Path) -> None:
+    """It says why, and tells the same again the next time."""
+    (tmp_path / "nodes.txt").write_text(SINFO)
+    (tmp_path / "jobs.txt").write_text(SQUEUE)
+    config = Config()
+    config = evolve(config, main=evolve(config.main, db=str(tmp_path / "job.db")))
+    async with serving(config) as url:
+        files = [str(tmp_path / "nodes.txt"), str(tmp_path / "jobs.txt")]
+        fed = await program("feed_slurm.py", "alex", *files, CCSTORE_URL=url)
+    assert fed.returncode == 1
+    assert fed.stderr.startswith(f"{url}: start_job: ".encode())
+    assert not (tmp_path / "jobs.txt.told").exists()
 
 
 async def test_watching_a_job() -> None:
