@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Run a store with a simulated cluster, to look at.",
     "simulate": "Publish the metrics of a simulated site over NATS or HTTP.",
     "query": "Ask a store; show a table or a plot.",
+    "tail": "Show metrics of a store as they come in.",
     "checkpoint": "Let a running store write a checkpoint now.",
     "status": "Show how a running store is, and what is wrong.",
     "nodes": "Show the states and the health of nodes.",
