@@ -259,6 +259,30 @@ async def test_not_a_database(how: str) -> None:
         assert registry.problems() == []
 
 
+async def test_full() -> None:
+    """What does not fit is told and tried again, with a fresh connection, until it fits; nothing is lost."""
+
+    def allow_no_more(database: Database) -> None:
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages}")
+
+    def add_many(database: Database) -> None:
+        for number in range(500):
+            add(database, f"host-with-a-long-name-{number:0100d}")
+
+    async with working() as registry:
+        await registry.write(add, "a")
+        await registry.read(allow_no_more)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(registry.write, add_many)
+            while not registry.failures:
+                await trio.lowlevel.checkpoint()
+            assert "full" in registry.problems()[0]
+            assert in_file() == ["a"]
+        assert len(in_file()) == 501
+        assert registry.problems() == []
+
+
 async def test_another_file_in_its_place() -> None:
     """A backup that is put there is used without a restart; the log of the file before does not spoil it."""
     async with working() as registry:

@@ -105,6 +105,8 @@ class Events:
         except ProtocolError:
             outcome = EventOutcome.REFUSED
             raise
+        except UnavailableError:
+            raise  # the server stops
         except Exception:
             outcome = EventOutcome.FAILED
             raise
