@@ -152,20 +152,7 @@ def make_services(
     Raises ConfigError if the system refuses the address space, or the directory cannot be used.
     """
     limits = config.metric_store.limits
-    max_series = limits.max_series or _UNLIMITED_SERIES
-    try:
-        store = Store(
-            list(config.metrics.values()),
-            own=config.own_metrics,
-            max_series=max_series,
-            max_bytes=_room(config.metric_store.memory_cap_bytes),
-        )
-        keys = KeyCache(max_keys=int(max_series * _KEYS_PER_SERIES), seed=secrets.randbits(62))
-    except MemoryError as error:
-        raise ConfigError(
-            "metric-store: the system refuses the address space for so many series and samples "
-            f"(lower limits.max-series or memory-cap, or allow overcommitting: {error})"
-        ) from error
+    store, keys = _make_store(config)
     scanner = Scanner(keys, store, max_line_bytes=limits.max_line_length_bytes)
     ledger = Ledger()
     hub = Hub(store, config, now=now)
@@ -187,6 +174,26 @@ def make_services(
     if services.uses_nats:
         services.nats.enter("connecting")
     return services
+
+
+def _make_store(config: Config) -> tuple[Store, KeyCache]:
+    """Make the store and the cache of its keys. Raises ConfigError if there is no address space."""
+    limits = config.metric_store.limits
+    max_series = limits.max_series or _UNLIMITED_SERIES
+    try:
+        store = Store(
+            list(config.metrics.values()),
+            own=config.own_metrics,
+            max_series=max_series,
+            max_bytes=_room(config.metric_store.memory_cap_bytes),
+        )
+        keys = KeyCache(max_keys=int(max_series * _KEYS_PER_SERIES), seed=secrets.randbits(62))
+    except MemoryError as error:
+        raise ConfigError(
+            "metric-store: the system refuses the address space for so many series and samples "
+            f"(lower limits.max-series or memory-cap, or allow overcommitting: {error})"
+        ) from error
+    return store, keys
 
 
 def _room(cap: int) -> int:
