@@ -38,7 +38,8 @@ async def run(schedule, screen, *, hosts=4, terminal=False, now=lambda: NOW + 1.
     warm_up()
     console = Console(file=screen, force_terminal=terminal, width=120)
     site = make_site(hosts, cluster="birch")
-    return await demo(make_config(0, "./var", frequency=schedule.interval), site, schedule, console, now=now)
+    config = make_config(0, "./var", site, frequency=schedule.interval)
+    return await demo(config, site, schedule, console, now=now)
 
 
 async def test_a_demo_ends_by_itself_with_both_counts(monkeypatch):
@@ -56,6 +57,26 @@ async def test_a_demo_ends_by_itself_with_both_counts(monkeypatch):
     assert sent == received == stored
     assert int(sent.replace(" ", "")) == 60 * make_site(4).series
     assert "\x1b" not in text
+
+
+async def test_a_demo_tells_of_nodes_and_jobs():
+    """When the panel stands, the server knows every node, and the jobs that run."""
+    screen, site = Screen(), make_site(4, cluster="birch")
+    async with trio.open_nursery() as nursery:
+        schedule = Schedule(interval=10, history=600, batch=4)
+        nursery.start_soon(partial(run, schedule, screen))
+        url = (await screen.wait(r"http://[\d.:]+"))[0]
+        async with httpx.AsyncClient(base_url=url) as client:
+            nodes = (await client.get("/api/nodes/")).json()["nodes"]
+            jobs = (await client.get("/api/jobs/?state=running")).json()["jobs"]
+        nursery.cancel_scope.cancel()
+    running = site.running_jobs(NOW + 1)
+    busy = {host for job in running for host in job.hosts}
+    assert {node["hostname"]: node["state"] for node in nodes} == {
+        host: "allocated" if host in busy else "idle" for _, host, _ in site.host_names
+    }
+    assert {node["subcluster"] for node in nodes} == {kind for _, _, kind in site.host_names}
+    assert sorted(job["jobId"] for job in jobs) == sorted(job.job_id for job in running)
 
 
 async def test_a_live_demo_goes_on_and_can_be_asked(autojump_clock: MockClock):
@@ -102,11 +123,12 @@ async def test_what_is_suggested_works():
             url = (await screen.wait(r"http://[\d.:]+"))[0]
             await screen.wait("metrics")
             commands = [line for line, _ in suggest(make_site(16, cluster="birch"), url, NOW)]
-            assert len(commands) == 5
+            assert len(commands) == 7
             for line in commands[1:]:
                 arguments = shlex.split(line.removeprefix(program()))
-                assert arguments[0] == "query"
+                assert arguments[0] in ("query", "nodes", "jobs")
                 times = ["--cluster", "birch", "--from", str(NOW - 600), "--to", str(NOW)]
+                times = times if arguments[0] == "query" else []
                 assert await trio.to_thread.run_sync(main.run, [*arguments, *times]) == ExitCode.OK
             running.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
@@ -119,7 +141,8 @@ def test_suggestions_name_hosts_and_metrics_of_the_site():
         hosts = {host for _, host, _ in site.host_names}
         suggested = [line for line, _ in suggest(site, URL, NOW + seed * 5000)]
         assert suggested[0] == f"{program()} query"
-        for line in suggested[1:]:
+        assert suggested[1:3] == [f"{program()} nodes", f"{program()} jobs"]
+        for line in suggested[3:]:
             metric, option, names = line.removeprefix(f"{program()} query ").split()[:3]
             assert metric in DEFAULT_METRICS
             assert option == "--host"
@@ -163,7 +186,7 @@ def test_how_the_program_is_called(monkeypatch, tmp_path):
 
 def test_the_embedded_configuration():
     """This machine alone, all usual metrics, at the pace of the demo."""
-    config = make_config(8082, "./var", frequency=10)
+    config = make_config(8082, "./var", make_site(4, cluster="birch"), frequency=10)
     assert is_loopback(config.main.addr)
     assert {name: metric.frequency for name, metric in config.metrics.items()} == dict.fromkeys(
         DEFAULT_METRICS, 10

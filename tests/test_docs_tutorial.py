@@ -78,7 +78,7 @@ async def test_every_command_of_the_tutorial():
     site = make_site(16, cluster="birch")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            partial(demo, make_config(0, "./var", frequency=10), site, schedule, console, now=time.time)
+            partial(demo, make_config(0, "./var", site, frequency=10), site, schedule, console, now=time.time)
         )
         url = (await screen.wait(r"(http://\S+)/metrics"))[1]
         done = await walk(url)

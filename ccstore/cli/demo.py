@@ -29,14 +29,17 @@ from rich.live import Live
 from rich.text import Text
 
 from ccstore.cli import ExitCode
+from ccstore.cli.figures import amount
 from ccstore.cli.interrupt import run_until_signal
 from ccstore.cli.player import Player, Schedule
 from ccstore.cli.progress import grouped, show_progress
 from ccstore.cli.publish import Publisher, open_publisher
+from ccstore.cli.scheduler import Scheduler, write_cluster
 from ccstore.cli.simulate import SendError, duration
 from ccstore.cli.site import Site, make_site
 from ccstore.cli.warmup import compile_kernels
 from ccstore.config import DEFAULT_METRICS, CheckpointsConfig, Config, MainConfig, MetricStoreConfig
+from ccstore.config.clusterfile import read_clusters
 from ccstore.errors import ConfigError
 from ccstore.server import service
 
@@ -126,7 +129,7 @@ def command(
     )
     site = make_site(hosts, cluster=CLUSTER, seed=seed)
     with tempfile.TemporaryDirectory(prefix="ccstore-demo-") as directory:
-        config = make_config(port, directory, frequency=int(interval))
+        config = make_config(port, directory, site, frequency=int(interval))
         code: ExitCode = trio.run(
             partial(demo, config, site, schedule, console, now=time.time), strict_exception_groups=True
         )
@@ -144,14 +147,19 @@ def find_port() -> int:
     raise ConfigError(f"--port: none is free (got {PORT} to {PORT + _PORTS - 1}, wanted --port with another)")
 
 
-def make_config(port: int, directory: str, *, frequency: int) -> Config:
-    """Return the embedded configuration: this machine alone, the usual metrics, so many seconds apart."""
+def make_config(port: int, directory: str, site: Site, *, frequency: int) -> Config:
+    """Return the embedded configuration: this machine alone, the usual metrics, so many seconds apart.
+
+    Its cluster is that of the site, whose file is written into the directory.
+    """
+    write_cluster(site, CLUSTER, Path(directory) / "job-archive")
     metrics = {name: attrs.evolve(metric, frequency=frequency) for name, metric in DEFAULT_METRICS.items()}
-    checkpoints = CheckpointsConfig(directory=directory)
+    checkpoints = CheckpointsConfig(directory=f"{directory}/checkpoints")
     return Config(
-        main=MainConfig(addr=f"{HOST}:{port}"),
+        main=MainConfig(addr=f"{HOST}:{port}", db=f"{directory}/job.db"),
         metrics=metrics,
         metric_store=MetricStoreConfig(checkpoints=checkpoints),
+        clusters=read_clusters(f"{directory}/job-archive").clusters,
     )
 
 
@@ -181,11 +189,14 @@ def _client(url: str) -> httpx.AsyncClient:
 async def _play(player: Player, client: httpx.AsyncClient, console: Console) -> None:
     async with show_progress(player, console):
         await player.play_past()
+    scheduler = Scheduler(player.site, CLUSTER, client)
+    await scheduler.tell(int(player.now()))
     for line in describe(player.site, str(client.base_url).rstrip("/"), int(player.now()), console.width):
         console.print(line, soft_wrap=True, highlight=False)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_schedule, scheduler, player)
         if console.is_terminal:
-            nursery.start_soon(_show_status, player, client, console)
+            nursery.start_soon(_show_status, player, scheduler, client, console)
         await player.play_present()
         nursery.cancel_scope.cancel()
 
@@ -227,7 +238,11 @@ def suggest(site: Site, url: str, now: int) -> list[tuple[str, str]]:
     """Return commands that show something at a time (s), each with what that is."""
     where = "" if url == f"http://{HOST}:{PORT}" else f" --url {url}"
     query = f"{program()} query"
-    found = [(f"{query}{where}", "what there is")]
+    found = [
+        (f"{query}{where}", "what there is"),
+        (f"{program()} nodes{where}", "states and health of the nodes"),
+        (f"{program()} jobs{where}", "the jobs that run"),
+    ]
     jobs = {job.application: job for job in sorted(site.running_jobs(now), key=lambda job: len(job.hosts))}
     for job in [job for job in jobs.values() if job.application in _TELLING][-_JOBS:][::-1]:
         metric, about = _TELLING[job.application]
@@ -249,7 +264,16 @@ def program() -> str:
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
-async def _show_status(player: Player, client: httpx.AsyncClient, console: Console) -> None:
+async def _schedule(scheduler: Scheduler, player: Player) -> None:
+    """Tell of nodes and jobs once an interval, for ever."""
+    while True:
+        await trio.sleep(player.schedule.interval)
+        await scheduler.tell(int(player.now()))
+
+
+async def _show_status(
+    player: Player, scheduler: Scheduler, client: httpx.AsyncClient, console: Console
+) -> None:
     """Show how the server is, for ever."""
     before, intervals_before = (await _look(client))["lines"]["received"], player.intervals
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -258,15 +282,19 @@ async def _show_status(player: Player, client: httpx.AsyncClient, console: Conso
             # Over whole intervals: lines come in bursts, and nobody wants to see them as a pace.
             seconds = (player.intervals - intervals_before) * player.schedule.interval
             pace = (stats["lines"]["received"] - before) / seconds if seconds else 0.0
-            live.update(Text(_status(stats, pace), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(
+                Text(_status(stats, pace, scheduler), no_wrap=True, overflow="ellipsis"), refresh=True
+            )
             await trio.sleep(_REFRESH)
 
 
-def _status(stats: Mapping[str, Any], pace: float) -> str:
+def _status(stats: Mapping[str, Any], pace: float, scheduler: Scheduler) -> str:
+    jobs = amount(len(scheduler.jobs), "job")
     numbers = (
         time.strftime("%H:%M:%S"),
         f"{grouped(pace)} lines/s",
         f"{grouped(stats['series'])} series",
+        f"{scheduler.busy} of {grouped(scheduler.site.hosts)} nodes busy, {jobs}",
         f"{(stats['samples_bytes'] + stats['keys_bytes']) / 1e6:.1f} MB",
         f"loop held {stats['loop_hold_seconds_max'] * 1e3:.0f} ms at most",
         "Ctrl-C ends it",
