@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 import wsproto
+import wsproto.extensions
 from attrs import define, field
 from quart import websocket
 from serving import make_app, served
@@ -128,6 +129,19 @@ async def test_messages_both_ways(app: App) -> None:
         assert (await client.event()).data == "text"
         await client.send(events.BytesMessage(b"bytes"))
         assert (await client.event()).data == b"bytes"
+
+
+async def test_messages_are_not_compressed(app: App) -> None:
+    """A browser offers it, and is not taken up on it: each connection would cost its own compression."""
+    async with served(app) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        client = Client(stream)
+        deflate = wsproto.extensions.PerMessageDeflate()
+        await client.send(events.Request(host="localhost", target="/echo", extensions=[deflate]))
+        accepted = await client.event()
+        assert isinstance(accepted, events.AcceptConnection)
+        assert accepted.extensions == []
+        await client.send(events.TextMessage("text"))
+        assert (await client.event()).data == "text"
 
 
 @pytest.mark.parametrize("path", ["/wait", "/echo"])

@@ -264,3 +264,19 @@ async def test_the_servers_own_numbers() -> None:
         await server.write(point("x", "h", 1, 60))
         while (await client.receive())["stats"]["lines"]["received"] != 1:
             pass
+
+
+async def test_freed_samples_are_taken_back() -> None:
+    """Also where the newest ones stay, and nothing else tells that anything has happened."""
+    query = {"cluster": "c", "queries": [{"metric": "plain", "host": "h"}]}
+    async with live() as server, connected(server.port) as client:
+        await server.write(*(point("plain", "h", k, 7000 - 10 * k) for k in range(600)))
+        await client.subscribe("a", query, window=7200)
+        await client.until("data")
+        told = client.told["a"]
+        assert len(told.table) == 600
+        answer = await server.ask("POST", f"/api/free?to={NOW - 1800}", [["c", "h"]])
+        assert answer.body == b"buffers freed: 1\n"
+        await quiet(client, lambda: len(told.table) < 600)
+        assert told.table == await answered(server, query, told.start)
+        assert len(told.table) == 600 - 512

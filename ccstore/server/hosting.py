@@ -22,10 +22,11 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import h2
+from hypercorn.protocol import h2, h11
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
+from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState, WebsocketAcceptEvent
 from hypercorn.utils import repr_socket_addr
 
 from ccstore.errors import ConfigError
@@ -240,7 +241,20 @@ class _StreamBuffer(h2.StreamBuffer):
         return await super().pop(max_length)
 
 
-h2.StreamBuffer = _StreamBuffer  # type: ignore[misc]  # there is no other way to hand it over
+class _PlainWebsocket(WSStream):
+    """A websocket without compression, though browsers offer it.
+
+    Each would take hundreds of kilobytes for its own state, and compress what is the same for all of them.
+    """
+
+    async def _accept(self, message: WebsocketAcceptEvent) -> None:
+        self.handshake.extensions = None
+        await super()._accept(message)
+
+
+h2.StreamBuffer = _StreamBuffer  # type: ignore[misc]  # there is no other way to hand these over
+h2.WSStream = _PlainWebsocket  # type: ignore[attr-defined]
+h11.WSStream = _PlainWebsocket  # type: ignore[attr-defined]
 
 
 async def _insist(
