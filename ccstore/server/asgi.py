@@ -17,7 +17,7 @@ What is cured here, each with a test that fails without it:
 * A Ctrl-C that hits a handler is logged and forgotten.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, cast
 
 import quart.wrappers.base
@@ -31,9 +31,10 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 
 from ccstore.server.body import RequestBody
+from ccstore.server.hosting import ABORT
 from ccstore.server.traffic import LEFT, OTHER, Traffic
 
-__all__ = ["BELOW", "App", "ClientLeft", "is_accepted", "note_bug", "request_body"]
+__all__ = ["BELOW", "App", "ClientLeft", "connection_abort", "is_accepted", "note_bug", "request_body"]
 
 LINGER = 5.0
 """Seconds for which the end of an early answer waits for the end of the body."""
@@ -187,6 +188,12 @@ def note_bug(bug: Exception) -> None:
     """Let the server end with `bug` after the answer, if the handler must not stop half way."""
     if BODY in _scope() and request_body().detached:
         _scope()[BUG] = bug
+
+
+def connection_abort() -> Callable[[], None]:
+    """Return what closes the connection of the websocket in hand under whoever uses it, shielded or not."""
+    abort: Callable[[], None] = _scope()["state"][ABORT]
+    return abort
 
 
 def is_accepted() -> bool:

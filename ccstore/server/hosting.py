@@ -32,7 +32,7 @@ from hypercorn.utils import repr_socket_addr
 from ccstore.errors import ConfigError
 from ccstore.server.traffic import Traffic
 
-__all__ = ["serve", "tls_context"]
+__all__ = ["ABORT", "serve", "tls_context"]
 
 log = logging.getLogger("ccstore.http")
 
@@ -46,6 +46,9 @@ READ_BYTES = 512 * KIB
 UNSENT_BYTES = 256 * KIB
 """How much may wait in the kernel for a reader. Trio's 16 KiB suit chatter; a large answer would
 take a turn of the event loop for each of them."""
+
+ABORT = "ccstore.abort"
+"""Key in the state of an ASGI scope: what closes the connection under whoever uses it."""
 
 CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
 """For TLS 1.2; the suites of TLS 1.3 need no choice."""
@@ -130,6 +133,8 @@ class _Connection(TCPServer):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        transport = getattr(self.stream, "transport_stream", self.stream)  # of TLS, or itself
+        self.state = LifespanState({**self.state, ABORT: transport.abort})
         self._idle = trio.Event()
         self._idle.set()
         self._idle_since = trio.current_time()

@@ -75,6 +75,8 @@ class Feed:
     """Who is up to date, and gets what is published."""
     joiners: set[Listener] = field(factory=set)
     """Who needs a snapshot first."""
+    absentees: set[Listener] = field(factory=set)
+    """Who missed something, and has not asked for a snapshot yet."""
     has_begun: bool = False
     """Whether anybody was told anything."""
     idle_since: float = math.inf
@@ -97,16 +99,22 @@ class Feed:
     @property
     def is_wanted(self) -> bool:
         """Whether anybody listens or wants to."""
-        return bool(self.listeners or self.joiners)
+        return bool(self.listeners or self.joiners or self.absentees)
 
     def news(self, changes: Sequence[Changes], *, moved: bool) -> Iterator[Body]:
         """Encode an entry for `publish`, nothing if there is no news; others may run between two messages.
 
+        As long as nobody was told anything, changes are none: who comes first gets a snapshot.
         moved: whether the beginning of the view has moved since the last entry.
         """
+        is_news = moved or any(len(one.groups) for one in changes)
+        if is_news:
+            self._snapshot = []  # also one that was made and that nobody took
+        if not self.has_begun:
+            changes, is_news = [], moved
         if series := self._new_series():
             yield series
-        elif not (moved or any(len(one.groups) for one in changes)):
+        elif not is_news:
             return
         self.sequence += 1
         yield from self._encode(changes)
@@ -119,6 +127,7 @@ class Feed:
         self._keep(bodies)
         lost = [listener for listener in self.listeners if not listener.tell(bodies)]
         self.listeners.difference_update(lost)
+        self.absentees.update(lost)
         return lost
 
     def snapshot(self) -> Iterator[Body]:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import numpy as np
 import trio
 from attrs import define, field
 
@@ -102,6 +103,8 @@ class Hub:
         self._first_news = 0.0
         self._epoch = self._freed = -1
         self._until = 0.0
+        self._dropped: list[Feed] = []
+        """Whose series are still watched."""
 
     # --- what comes in
 
@@ -132,6 +135,7 @@ class Hub:
     def join(self, feed: Feed, listener: Listener) -> None:
         """Let somebody get a snapshot and what comes after it."""
         feed.joiners.add(listener)
+        feed.absentees.discard(listener)
         self.awake()
 
     def rejoin(self, listener: Listener, wanted: SeriesWanted) -> None:
@@ -148,6 +152,7 @@ class Hub:
         elif feed := self.feeds.get(wanted):
             feed.listeners.discard(listener)
             feed.joiners.discard(listener)
+            feed.absentees.discard(listener)
             if not feed.is_wanted:
                 feed.idle_since = trio.current_time()
 
@@ -210,11 +215,14 @@ class Hub:
         """Refresh every feed."""
         first_news, self._wake = self._first_news, trio.Event()
         self._epoch = self._store.index.epoch
+        self._unwatch_dropped()
         if self._store.freed != self._freed:
             self._freed = self._store.freed
             for feed in self.feeds.values():
                 feed.view.touch()
         for feed in list(self.feeds.values()):
+            if feed in self._dropped:
+                continue
             try:
                 await self._refresh(feed)
             except Exception as error:  # a bug of ours; like that of a query, it must not take the store away
@@ -229,8 +237,6 @@ class Hub:
         before = feed.view.start
         feed.view.advance(feed.start_at(self._now()))
         changes = [one for one in await self._stepwise(feed.view.refresh()) if one is not None]
-        if not feed.has_begun:
-            changes = []  # nobody was told anything yet, and who joins gets a snapshot
         bodies = await self._stepwise(feed.news(changes, moved=feed.view.start > before))
         lost = feed.publish(bodies)
         self.statistics.lags += len(lost)
@@ -258,16 +264,33 @@ class Hub:
             self._until = trio.current_time() + _STEP
 
     def _give_up(self, feed: Feed) -> None:
-        del self.feeds[feed.wanted]
-        for listener in [*feed.listeners, *feed.joiners]:
+        self._drop(feed)
+        for listener in [*feed.listeners, *feed.joiners, *feed.absentees]:
             listener.lose("internal error, see the server's log")
+
+    def _drop(self, feed: Feed) -> None:
+        if self.feeds.get(feed.wanted) is feed:  # who was idle may have been dropped while it was refreshed
+            del self.feeds[feed.wanted]
+            self._dropped.append(feed)
+
+    def _unwatch_dropped(self) -> None:
+        """Take no more notice of series that only dropped feeds were about.
+
+        Not when a feed is dropped: another one may just be finding its series, and has not all of them yet.
+        """
+        if self._dropped:
+            series = np.concatenate([feed.view.series for feed in self._dropped])
+            self._marks.unwatch(series, [feed.view.series for feed in self.feeds.values()])
+            self._dropped.clear()
 
     async def _pulse(self) -> None:
         """Do what is due each second: move windows, tell the server's numbers, forget idle feeds."""
         while True:
             await trio.sleep(_PULSE)
             for call in list(self.pulses):
-                call()
+                if call in self.pulses:
+                    call()
+                await self._breathe()  # a token that was not seen lately costs 0.1 ms
             self._drop_idle(_LINGER)
             now = self._now()
             moved = any(feed.start_at(now) > feed.view.start for feed in self.feeds.values())
@@ -283,8 +306,7 @@ class Hub:
             if trio.current_time() - feed.idle_since >= seconds and not feed.is_wanted
         ]
         for feed in idle:
-            del self.feeds[feed.wanted]
-            self._marks.unwatch(feed.view.series, [other.view.series for other in self.feeds.values()])
+            self._drop(feed)
         return bool(idle)
 
     def _tell_numbers(self) -> None:

@@ -1,9 +1,10 @@
 """The route of the streams: the handshake, who may open one, and how one ends."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
+import trio
 from quart import Response, websocket
 
 from ccstore.errors import BusyError
@@ -23,6 +24,8 @@ _SHOWN = "ccstore.token."
 """A browser cannot set headers: it shows its token as the name of a subprotocol that begins like this."""
 
 MAX_CONNECTIONS = 10_000
+_LAST_WORDS = 5.0
+"""Seconds from the decision to close a connection to its end; nothing less cuts off a send of Hypercorn."""
 
 
 def add_routes(app: App, services: Services) -> None:
@@ -51,13 +54,21 @@ async def _stream(app: App, services: Services, below: str = "") -> None:  # noq
         raise BusyError(f"stream: {MAX_CONNECTIONS} connections already")
     await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in websocket.requested_subprotocols else None)
     session = Session(services.hub, services.now, websocket.send, websocket.receive, check_token)
-    closing = None
     try:
-        closing = await session.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cut_off, session.ending, asgi.connection_abort())
+            if (closing := await session.run()) is not None:
+                await websocket.close(closing.code, closing.reason)
+            nursery.cancel_scope.cancel()
     except* asgi.ClientLeft:
         pass
-    if closing is not None:
-        await websocket.close(closing.code, closing.reason)
+
+
+async def _cut_off(ending: trio.Event, abort: Callable[[], None]) -> None:
+    """End the connection itself where the client takes neither what was under way nor the last words."""
+    await ending.wait()
+    await trio.sleep(_LAST_WORDS)
+    abort()
 
 
 def _headers_with_token() -> Mapping[str, str]:

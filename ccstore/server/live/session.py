@@ -112,6 +112,8 @@ class Session:
     send: Callable[[Body], Awaitable[None]]
     receive: Callable[[], Awaitable[Body]]
     check_token: Callable[[], None]
+    ending: trio.Event = field(init=False, factory=trio.Event)
+    """Set when it is to be closed; a message under way to a client that takes nothing may keep it."""
     _subscriptions: dict[str, Subscription] = field(factory=dict)
     _interrupted: list[Subscription] = field(factory=list)
     _queue: deque[tuple[str, Body]] = field(factory=deque)
@@ -149,6 +151,7 @@ class Session:
     def close(self, code: int, reason: str) -> None:
         """Let the connection be closed."""
         self._closing = self._closing or Closing(code, reason)
+        self.ending.set()
         self._scope.cancel()
 
     # --- what the client wants
@@ -224,6 +227,7 @@ class Session:
     def lose(self, subscription: Subscription, reason: str) -> None:
         """Forget a subscription that has ended by a bug of ours."""
         del self._subscriptions[subscription.name]
+        self._forget(subscription)
         self._put(subscription.name, encode_text("error", status=500, error=reason))
 
     def _put(self, name: str, body: Body) -> None:
@@ -280,7 +284,7 @@ class Session:
             self._put("", encode_text("heartbeat", time=self.now()))
 
     def _close_slow(self) -> None:
-        self.hub.statistics.closed_slow += 1
+        self.hub.statistics.closed_slow += not self.ending.is_set()
         self.close(TRY_AGAIN_LATER, "too slow: more was to tell than was read")
 
 
