@@ -53,7 +53,7 @@ def series_in(values: Values) -> list[tuple[Path_, str]]:
 
 
 def write_checkpoint(directory: Path, number: int, blocks: Sequence[Values], *, shard: int = 0) -> Path:
-    """Write a checkpoint with one run for each value."""
+    """Write a checkpoint with one run for each value, and the blocks as they are given."""
     below = layout.shard_directory(directory, shard)
     below.mkdir(parents=True, exist_ok=True)
     path = layout.checkpoint_path(below, number)
@@ -66,7 +66,7 @@ def write_checkpoint(directory: Path, number: int, blocks: Sequence[Values], *, 
             chunk, slot = divmod((time - START) // frequency, _SLOTS)
             start = START - frequency // 2 + chunk * _SLOTS * frequency
             rows.append((series.index((place, metric)), start, slot, [value]))
-        file.add(names_of(series), make_runs(rows))
+        file.add_block(names_of(series), make_runs(rows))
     file.finish()
     return path
 

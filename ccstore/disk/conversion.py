@@ -193,7 +193,7 @@ class ColumnarTarget:
 
     def _flush(self) -> None:
         names, runs = name_series(self._series), join_runs(self._runs)
-        self._file.add(names, runs)
+        self._file.add_block(names, runs)
         self._digests.append(_digest(names, runs))
         self.values += _count_stored(runs)
         self._series, self._runs, self._waiting = [], [], 0

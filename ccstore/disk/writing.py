@@ -94,19 +94,27 @@ class CheckpointFile:
 
     def add(self, names: Names, runs: Runs) -> None:
         """Write runs, with others that came before or come next in one block. Raises OSError."""
-        if self._file is None:
-            self._file = Publication(self._disk, self._path)
-            self._write(encode_head(self._head))
+        self._open()
         self._waiting.append((names, runs))
         self.values += len(runs.values)
         if self.values - self._encoder.summary.values >= _BLOCK_VALUES:
-            self._write_block()
+            self._write_waiting()
+
+    def add_block(self, names: Names, runs: Runs) -> None:
+        """Write runs as a block of their own. Raises OSError.
+
+        For who has to find the same blocks again; nobody else has called `add` before.
+        """
+        assert not self._waiting, "in front of what came before"
+        self._open()
+        self.values += len(runs.values)
+        self._write(self._encoder.encode_block(names, runs))
 
     def finish(self) -> None:
         """Make the file appear, complete and synced. Raises OSError."""
         if self._file is not None:
             if self._waiting:
-                self._write_block()
+                self._write_waiting()
             self._write(self._encoder.encode_end())
             self._file.publish()
 
@@ -115,7 +123,12 @@ class CheckpointFile:
         if self._file is not None:
             self._file.abandon()
 
-    def _write_block(self) -> None:
+    def _open(self) -> None:
+        if self._file is None:
+            self._file = Publication(self._disk, self._path)
+            self._write(encode_head(self._head))
+
+    def _write_waiting(self) -> None:
         self._write(self._encoder.encode_block(*join_blocks(self._waiting)))
         self._waiting.clear()
 
