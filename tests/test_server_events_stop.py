@@ -15,10 +15,14 @@ from scheduler_tools import (
     SUBJECTS,
     job,
     line,
+    locked,
     rows,
+    scheduling,
+    stop,
     with_clusters,
 )
 from service_tools import (
+    NOW,
     kept_services,
     make_config,
     wait_until,
@@ -27,10 +31,12 @@ from serving import ask
 from test_server_service_stop import AtStep
 
 from ccstore.config import Config, NatsConfig
+from ccstore.disk.registry.database import Database
 from ccstore.server import service
 from ccstore.server.nats import open_client
 from ccstore.server.services import Services
 from ccstore.wire.events import EventOutcome
+from ccstore.wire.jobs import decode_job_start, decode_job_stop
 
 pytestmark = pytest.mark.timeout(100)
 
@@ -97,3 +103,32 @@ async def end_at(config: Config, step: int, how: str) -> tuple[Services, set[int
                 trio.lowlevel.remove_instrument(instrument)
         clients.cancel_scope.cancel()
     return made[0], acknowledged
+
+
+async def test_a_start_whose_client_leaves_takes_its_early_stop_along(tmp_path: Path) -> None:
+    """A start and the stop that came before it are one step: whoever waits may leave just when it is done."""
+    async with scheduling("http", tmp_path) as scheduler:
+        events, registry = scheduler.server.services.events, scheduler.server.services.registry
+        early = decode_job_stop(json.dumps(stop()).encode())
+        await events.perform(await events.queue(early), early)
+        assert len(events.early) == 1
+        left = trio.CancelScope()
+
+        def leave(_: Database) -> None:
+            """Run in the transaction of the start."""
+            trio.from_thread.run_sync(left.cancel)
+
+        async def start() -> None:
+            with left:
+                await events.start_job(decode_job_start(json.dumps(job()).encode()))
+
+        async with trio.open_nursery() as nursery:
+            with locked(scheduler.server.services.config.main.db):
+                nursery.start_soon(registry.write, leave)
+                nursery.start_soon(start)
+                await wait_until(lambda: len(registry) == 2 and registry.failures > 0)
+                # the next attempt is one transaction of both
+        assert left.cancel_called
+        assert scheduler.jobs() == [(1001, "c", NOW - 600, "completed")]
+        assert len(events.early) == 0
+        assert events.counts["nats", "job", EventOutcome.DONE] == 1

@@ -74,6 +74,28 @@ async def test_what_a_write_returns_is_committed() -> None:
     assert not PATH.with_name("jobs.db-wal").exists()
 
 
+async def test_reads_that_keep_coming_leave_turns_for_writes() -> None:
+    """One of the two lines waits for one transaction of the other."""
+    async with working() as registry, trio.open_nursery() as nursery:
+        await registry.write(add, "first")
+        read: list[list[str]] = []
+
+        def read_on(database: Database) -> None:
+            """Read, and let the next read stand in line before this one has ended."""
+            read.append(hosts(database))
+            trio.from_thread.run_sync(nursery.start_soon, registry.read, read_on)
+            trio.from_thread.run(wait_all_tasks_blocked)
+            if len(read) == 1:
+                trio.from_thread.run_sync(nursery.start_soon, registry.write, add, "second")
+
+        await registry.read(read_on)
+        with trio.fail_after(10):
+            while "second" not in read[-1]:
+                await trio.lowlevel.checkpoint()
+        assert len(read) <= 3
+        nursery.cancel_scope.cancel()
+
+
 async def test_writes_that_wait_share_a_transaction() -> None:
     """A hundred of them cost a few commits, and take effect in the order in which they were asked for."""
     async with working() as registry:

@@ -148,9 +148,12 @@ class Events:
         except Exception:  # a bug; its transaction was taken back, and one odd event must not end the server
             log.exception("bug in %(event)s", {"event": _describe(request)})
             return EventOutcome.FAILED
+        if isinstance(answer, RefusedJob) and answer.why is JobRefusal.UNKNOWN:
+            return None
+        return self._outcome_of(request, answer)
+
+    def _outcome_of(self, request: Request, answer: Job | RefusedJob | NodesStored) -> EventOutcome:
         if isinstance(answer, RefusedJob):
-            if answer.why is JobRefusal.UNKNOWN:
-                return None
             _log_refusal(request, answer.text)
             return EventOutcome.REFUSED
         return EventOutcome.DONE
@@ -179,12 +182,14 @@ class Events:
     # The same for both.
 
     async def _start(self, job: Job) -> Job | RefusedJob:
-        started = await jobs.start_job(self._registry, self._clusters, job)
-        if isinstance(started, Job):
-            for early in self.early.of_job(job.job_id):
-                outcome = await self._try(early.stop)
-                if outcome is not None and self.early.take(early):
-                    self.count("nats", "job", outcome)
+        """Store a start and what is known of its end, together: who waits for it may leave at any moment."""
+        waiting = self.early.of_job(job.job_id)
+        stops = [early.stop for early in waiting]
+        started, *ended = await jobs.start_job(self._registry, self._clusters, job, stops)
+        for early, end in zip(waiting, ended, strict=False):  # none for a start that was refused
+            is_unknown = isinstance(end, RefusedJob) and end.why is JobRefusal.UNKNOWN
+            if not is_unknown and self.early.take(early):
+                self.count("nats", "job", self._outcome_of(early.stop, end))
         return started
 
     async def _stop(self, stop: JobStop) -> Job | RefusedJob:

@@ -6,12 +6,14 @@ and says the first thing that is wrong in the order of the contract.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import evolve
 
 from ccstore.config.clusters import Clusters
 from ccstore.disk.registry import jobs
+from ccstore.disk.registry.database import Database
 from ccstore.errors import ProtocolError
 from ccstore.memory.retention import UsedHosts
 from ccstore.model import Job, JobStop, RefusedJob
@@ -68,27 +70,46 @@ def _check_names(job: Job) -> None:
             raise ProtocolError(f"body.{where}: {size} bytes (wanted {least} to {_LONGEST_NAME})")
 
 
-async def start_job(registry: Registry, clusters: Clusters, job: Job) -> Job | RefusedJob:
-    """Store a job that has begun; return it as it is stored. Raises ProtocolError."""
-    started = await registry.write(jobs.start_job, check_start(job, clusters))
+async def start_job(
+    registry: Registry, clusters: Clusters, job: Job, stops: Sequence[JobStop] = ()
+) -> list[Job | RefusedJob]:
+    """Store a job that has begun, and stops that may be of it and came before; all of it or nothing.
+
+    Returns what became of the start; if it was stored, also of each stop. Raises ProtocolError.
+    """
+    answers = await registry.write(_start, check_start(job, clusters), stops)
+    started, *stopped = answers
     if isinstance(started, Job):
         log.info(
             "job started: job %(job)d of cluster %(cluster)r, user %(user)r, start %(start)d, id %(id)d",
             _fields(started),
         )
-    return started
+    for answer in stopped:
+        _tell_stopped(answer)
+    return answers
+
+
+def _start(database: Database, job: Job, stops: Sequence[JobStop]) -> list[Job | RefusedJob]:
+    started = jobs.start_job(database, job)
+    if isinstance(started, RefusedJob):
+        return [started]
+    return [started, *(jobs.stop_job(database, stop) for stop in stops)]
 
 
 async def stop_job(registry: Registry, stop: JobStop) -> Job | RefusedJob:
     """Store that a job has ended; return it as it is stored."""
     stopped = await registry.write(jobs.stop_job, stop)
+    _tell_stopped(stopped)
+    return stopped
+
+
+def _tell_stopped(stopped: Job | RefusedJob) -> None:
     if isinstance(stopped, Job):
         log.info(
             "job stopped: job %(job)d of cluster %(cluster)r, user %(user)r, start %(start)d, id %(id)d: "
             "%(state)s after %(duration)d s",
             {**_fields(stopped), "state": stopped.state.value, "duration": stopped.duration},
         )
-    return stopped
 
 
 async def used_hosts(registry: Registry, before: int) -> UsedHosts:

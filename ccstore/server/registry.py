@@ -10,7 +10,8 @@ is locked, missing, full, or not a database - nothing has happened, all of them 
 is tried again after a pause that grows. Nobody has to know: who cannot wait says so with `patience`, and
 what is lost then is an answer, not the order of what waits.
 
-Reads have a line of their own, because in WAL mode a database that somebody has locked can be read.
+Reads have a line of their own, because in WAL mode a database that somebody has locked can be read. The two
+take turns, so whoever asks much of one holds up the other for one transaction.
 """
 
 import logging
@@ -152,12 +153,14 @@ class Registry:
         """Work until there are no holders and nothing waits; then close the database."""
         async with self._closing():
             task_status.started()
+            line, other = self._reads, self._writes
             while self._holders or len(self):
-                line = next(filter(_Line.is_due, (self._reads, self._writes)), None)
-                if line is None:
+                if not (line.is_due() or other.is_due()):
                     await self._wait()
-                else:
+                    continue
+                if line.is_due():
                     await self._attempt(line)
+                line, other = other, line  # in turns: neither line may keep the other one waiting for ever
 
     async def _wait(self) -> None:
         """Wait for something to do, or for the time to try again."""

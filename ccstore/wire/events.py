@@ -55,7 +55,7 @@ class EventOutcome(enum.Enum):
     FAILED = "failed"
     """The database would not take it."""
     LOST = "lost"
-    """The server ended before its turn came."""
+    """The server ended before its turn came, or its client would not wait."""
 
 
 @frozen
