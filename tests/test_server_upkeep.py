@@ -58,21 +58,24 @@ async def kept(config: Config, used_nodes: UsedNodes | None = None) -> AsyncIter
 
 
 async def test_what_is_too_old_goes(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Every half of the retention a pass frees what ended before it, and removes what became empty."""
+    """A minute after the start and every half of the retention a pass frees and removes what is too old."""
     caplog.set_level(logging.INFO, "ccstore.upkeep")
     async with kept(retained()) as services:
         await fill(services, lines(["h1", "h2"], cluster="birch"))
-        await trio.sleep(HOUR + 1)
+        await trio.sleep(61)
+        assert services.jobs["retention"].runs == 1
+        await trio.sleep(HOUR)
         await fill(services, lines(["h2", "h3"], cluster="birch", time=NOW + HOUR))
         await trio.sleep(HOUR)
-        assert services.jobs["retention"].runs == 2
+        assert services.jobs["retention"].runs == 3
         assert services.freed_chunks == 0
         await trio.sleep(HOUR)
         assert services.freed_chunks == 1
         assert stored(services, stop=NOW + 2 * HOUR) == {("birch", "h2"): [2, 2], ("birch", "h3"): [3]}
         assert services.store.statistics().hosts == 2
         assert len(services.keys) == 2
-    assert logged(caplog, logging.INFO)[-1] == f"retention: 1 chunks before {NOW + HOUR} freed on 3 hosts"
+    cutoff = NOW + HOUR + 60
+    assert logged(caplog, logging.INFO)[-1] == f"retention: 1 chunks before {cutoff} freed on 3 hosts"
 
 
 async def test_without_a_retention_everything_stays(autojump_clock: MockClock) -> None:
@@ -109,7 +112,7 @@ async def test_a_job_that_fails_is_counted_and_tried_again(
         await trio.sleep(HOUR)
         assert (job.runs, job.failures, job.last_error) == (4, 3, "")
         assert services.freed_chunks == 1
-    assert asked == [NOW + hour * HOUR - RETENTION for hour in range(1, 5)]
+    assert asked == [NOW + 60 + hour * HOUR - RETENTION for hour in range(4)]
     assert logged(caplog) == ["retention: failed, tried again after the next interval: RuntimeError: odd"] * 3
     assert all(record.exc_info for record in caplog.records if record.levelno == logging.ERROR)
 

@@ -90,6 +90,9 @@ class Disk(Protocol):
     def size(self, path: Path) -> int:
         """Return the bytes of a file."""
 
+    def modified(self, path: Path) -> float:
+        """Return when a file was written, in seconds since the epoch, as its directory tells."""
+
     def map(self, path: Path) -> memoryview:
         """Return the content of a file, which can be read to its end."""
 
@@ -157,6 +160,10 @@ class OsDisk:
     def size(self, path: Path) -> int:
         """Return the bytes of a file."""
         return path.stat().st_size
+
+    def modified(self, path: Path) -> float:
+        """Return when a file was written."""
+        return path.stat().st_mtime
 
     def map(self, path: Path) -> memoryview:
         """Map a file into memory.

@@ -73,6 +73,12 @@ class Format(Protocol):
     def prepare(self, shards: int) -> None:
         """Make the directories that have to be there before anything is written."""
 
+    def last_round(self) -> float:
+        """Return when the newest complete round of checkpoints ended, as far as files tell; 0 if none did.
+
+        Seconds since the epoch.
+        """
+
     def log(self, shard: int, number: int, now: Callable[[], int]) -> LogFiles:
         """Return what the log of a shard writes, from a number on; `now` may be called in any thread."""
 
@@ -110,6 +116,10 @@ class Columnar:
         """Make a directory for each shard."""
         for shard in range(shards):
             self._disk.make_directory(layout.shard_directory(self._directory, shard))
+
+    def last_round(self) -> float:
+        """Return the time of ``covered``, which each complete round writes."""
+        return layout.when_covered(self._disk, self._directory)
 
     def log(self, shard: int, number: int, now: Callable[[], int]) -> Segment:
         """Return a segment."""

@@ -30,6 +30,7 @@ __all__ = [
     "segment_path",
     "settle",
     "shard_directory",
+    "when_covered",
     "write_covered",
 ]
 
@@ -116,6 +117,12 @@ def read_covered(disk: Disk, directory: Path) -> int:
         return 0
     digits = text.partition(b" ")[0]
     return int(digits) if digits.isdigit() and text == _encode_covered(int(digits)) else 0
+
+
+def when_covered(disk: Disk, directory: Path) -> float:
+    """Return when that number was noted, in seconds since the epoch; 0 if it never was. Raises OSError."""
+    room = directory / ROOM
+    return disk.modified(room / COVERED) if COVERED in disk.list(room) else 0.0
 
 
 def write_covered(disk: Disk, directory: Path, number: int) -> None:

@@ -58,6 +58,9 @@ class Durability:
     now: Callable[[], int]
     keeps_old: bool = False
     """Whether files older than the retention are wanted."""
+    last_round: float = 0.0
+    """When the newest complete round of checkpoints ended, before the start: seconds since the epoch, 0 if
+    none did; the time of the start where there is no file."""
     began: float = Factory(trio.current_time)
     """When recovery did."""
     recovery: Recovery = Factory(Recovery)
@@ -132,6 +135,7 @@ def open_directory(config: Config, store: Store, disk: Disk, now: Callable[[], i
         found = [file.number for file in layout.find_files(disk, directory)]
         hosts = list_hosts(disk, directory, skip={layout.ROOM}).hosts
         last = max([layout.read_covered(disk, directory), last_number(hosts), *found])
+        last_round = files.last_round() if found or hosts else now()
     except OSError as error:
         raise ConfigError(
             f"metric-store.checkpoints.directory: {directory}: cannot be used ({error.strerror})"
@@ -152,6 +156,7 @@ def open_directory(config: Config, store: Store, disk: Disk, now: Callable[[], i
         config.metric_store.retention_in_memory,
         now,
         keeps_old=config.metric_store.cleanup.mode != "delete",
+        last_round=last_round,
     )
     if not found and not hosts:
         durability.recovered.set()

@@ -23,7 +23,7 @@ from ccstore.server.clock import JobStatistics, every
 from ccstore.server.durability import Durability
 from ccstore.server.services import Services
 
-__all__ = ["check_memory", "free_old", "free_selectors", "save", "start"]
+__all__ = ["check_memory", "first_checkpoint", "free_old", "free_selectors", "save", "start"]
 
 log = logging.getLogger("ccstore.upkeep")
 
@@ -36,10 +36,10 @@ _LONGEST_INTERVAL = 3600.0
 _SWEEP_INTERVAL = 300.0
 """Seconds between two looks for jobs beyond their walltime; what is granted beyond it is rarely less."""
 _FIRST_LOOK = 60.0
-"""Seconds until old node states go for the first time: a server that was down has missed some, and one that
-is started again and again would never come to it."""
+"""Seconds until old samples and node states go for the first time: a server that was down has missed some,
+and one that is started again and again would never come to it."""
 _FIRST_CHECKPOINT = 60.0
-"""Seconds until the first checkpoint if the log had to be read at the start."""
+"""Seconds until the first checkpoint if the log had to be read at the start, or if one is due."""
 _WITHOUT_RETENTION = 48 * 3600
 """Seconds of samples that the shares of the memory cap are taken of, if everything is kept."""
 
@@ -50,7 +50,7 @@ def start(nursery: trio.Nursery, services: Services) -> None:
     cap = store.memory_cap_bytes
     if store.retention_in_memory > 0:
         interval = min(store.retention_in_memory / 2, _LONGEST_INTERVAL)
-        _start(nursery, services, "retention", lambda: interval, free_old)
+        _start(nursery, services, "retention", _waits(min(_FIRST_LOOK, interval), interval), free_old)
     if services.durability is not None:
         _start_saving(nursery, services, services.durability)
     if services.registry.is_used:
@@ -72,12 +72,28 @@ def _start(
 
 def _start_saving(nursery: trio.Nursery, services: Services, durability: Durability) -> None:
     interval = services.config.metric_store.checkpoint_interval
-    # what the log had to replay is not replayed again and again if the server is ended again and again
-    first = min(_FIRST_CHECKPOINT, interval) if durability.recovery.unclean else interval
-    waits = itertools.chain([first], itertools.repeat(interval))
+    first = first_checkpoint(durability, services.now(), interval)
     checkpoints = durability.checkpoints
-    _start(nursery, services, "checkpoint", lambda: next(waits), save)
+    _start(nursery, services, "checkpoint", _waits(first, interval), save)
     _start(nursery, services, "log", Backoff(durability.wal), lambda _: checkpoints.end_trouble())
+
+
+def first_checkpoint(durability: Durability, now: int, interval: float) -> float:
+    """Return after how many seconds the first checkpoint comes, as if the server before had run on.
+
+    now: seconds since the epoch. Soon, if one is due, or if the log had to be read: what it replayed is not
+    replayed again and again if the server is ended again and again.
+    """
+    soon = min(_FIRST_CHECKPOINT, interval)
+    if durability.recovery.unclean:
+        return soon
+    age = now - durability.last_round  # any number: clocks are set, and files are copied
+    return min(max(interval - age, soon), interval)
+
+
+def _waits(first: float, then: float) -> Callable[[], float]:
+    """Return what tells how long (s) to wait: at first, and from then on."""
+    return itertools.chain([first], itertools.repeat(then)).__next__
 
 
 def _start_registry(nursery: trio.Nursery, services: Services) -> None:
@@ -97,9 +113,9 @@ def _start_registry(nursery: trio.Nursery, services: Services) -> None:
     )  # fmt: skip
     retention = main.nodestate_retention
     if retention is not None and retention.policy == "delete":
-        age, waits = int(retention.age), itertools.chain([_FIRST_LOOK], itertools.repeat(_LONGEST_INTERVAL))
+        age = int(retention.age)
         _start(
-            nursery, services, "node_states", lambda: next(waits),
+            nursery, services, "node_states", _waits(_FIRST_LOOK, _LONGEST_INTERVAL),
             lambda _: nodes.delete_old(registry, services.now() - age),
         )  # fmt: skip
     if grace:

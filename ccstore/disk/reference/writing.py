@@ -264,6 +264,11 @@ class Reference:
         """Make the directory."""
         self.disk.make_directory(self.directory)
 
+    def last_round(self) -> float:
+        """Return the time of the newest checkpoint: what tells more is in no file of this format."""
+        hosts = list_hosts(self.disk, self.directory, skip={ROOM}).hosts
+        return max((self.disk.modified(host.files[-1].path) for host in hosts if host.files), default=0.0)
+
     def log(self, shard: int, number: int, now: Callable[[], int]) -> HostLogs:  # noqa: ARG002 -- not in a log
         """Return the logs of the hosts of a shard."""
         return HostLogs(self.disk, self.directory, number=number, max_bytes=self.max_wal_bytes)
