@@ -61,6 +61,14 @@ def test_the_shortest_coding_is_used(numbers: list[int], coding: int, size: int)
 
 
 @settings(deadline=None)  # the first call may compile a kernel
+@given(st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(0, 300), max_size=50), st.integers(1, 40))
+def test_integers_of_32_bits_are_coded_like_those_of_64(numbers: list[int], length: int) -> None:
+    """How wide the array is does not matter."""
+    column = np.repeat(np.array(numbers, np.int64), length)
+    assert encode_integers(column.astype(np.int32)) == encode_integers(column)
+
+
+@settings(deadline=None)  # the first call may compile a kernel
 @given(
     st.lists(
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=60),
@@ -101,6 +109,15 @@ def test_only_what_shrinks_is_compressed(count: int) -> None:
     payload, is_compressed = compress([], np.arange(count, dtype=np.float32) % 100)
     assert is_compressed
     assert len(payload) < 0.9 * 4 * count
+
+
+def test_how_much_compression_has_to_save_can_be_told() -> None:
+    """Values that shrink by some fifth, as their exponents are alike, are compressed if that is enough."""
+    values = np.random.default_rng(1).gamma(2.0, 500.0, 10_000).astype(np.float32)
+    payload, is_compressed = compress([], values, worth=0.9)
+    assert is_compressed
+    assert 0.67 * values.nbytes < len(payload) < 0.9 * values.nbytes
+    assert compress([], values, worth=0.67) == (values.tobytes(), False)
 
 
 def column(coding: int, data: bytes) -> bytes:

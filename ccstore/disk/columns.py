@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ccstore.disk.frames import MAX_PAYLOAD
 from ccstore.disk.kernels import packing
+from ccstore.disk.kernels.packing import DELTAS, OFFSETS, RUNS, WIDEST
 from ccstore.errors import CorruptionError
 
 __all__ = ["MAX_COLUMN", "ColumnReader", "compress", "encode_integers", "encode_texts"]
@@ -30,18 +31,13 @@ __all__ = ["MAX_COLUMN", "ColumnReader", "compress", "encode_integers", "encode_
 MAX_COLUMN = MAX_PAYLOAD // 8
 """Numbers in a column."""
 
-RUNS, DELTAS, OFFSETS = range(3)
-"""How a column of whole numbers is coded."""
-
 _COLUMN = struct.Struct("<BI")  # coding, bytes
 _OFFSETS = struct.Struct("<qB")  # lowest, bits
-_WIDEST = 56  # bits of an offset
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 _LEVEL = 1  # of zstd; 3 makes values 1 % smaller at half the speed
 _SMALL = 256  # bytes that are not worth trying
-_PROBE = 4096  # values by which a long column is judged
-_PIECE = 1024  # values of each piece of a probe
+_PIECES, _PIECE = 4, 1024  # values by which a long column is judged
 _WORTH = 0.9  # compressed by raw bytes, at most
 
 _contexts = threading.local()  # zstd's: they take 15 us to make, and serve one thread at a time
@@ -53,59 +49,12 @@ _contexts = threading.local()  # zstd's: they take 15 us to make, and serve one 
 def encode_integers(values: NDArray[Any]) -> bytes:
     """Encode a column of at most `MAX_COLUMN` signed integers; all of int64 is possible."""
     assert len(values) <= MAX_COLUMN
-    coding, data = _encode_shortest(values.astype(np.int64))
-    return _COLUMN.pack(coding, len(data)) + data
-
-
-def _encode_shortest(values: NDArray[np.int64]) -> tuple[int, bytes]:
-    if len(values) == 0:
-        return DELTAS, b""
-    steps = values[1:] - values[:-1]  # modulo 2**64: arrays wrap
-    runs = _encode_runs(values, steps)
-    if runs is not None and len(runs) <= len(values):
-        return RUNS, runs  # the others need a byte each
-    found = [(DELTAS, _encode_varints(_zigzag(np.concatenate((values[:1], steps)))))]
-    found += [(RUNS, runs)] if runs is not None else []
-    offsets = _encode_offsets(values)
-    found += [(OFFSETS, offsets)] if offsets is not None else []
-    return min(found, key=lambda one: len(one[1]))
-
-
-def _encode_runs(values: NDArray[np.int64], steps: NDArray[np.int64]) -> bytes | None:
-    """Encode stretches in which each number is the one before plus a step; None if they are too short."""
-    candidates = {0, 1, *steps[:1].tolist()}
-    breaks, step = min((np.count_nonzero(steps != candidate), candidate) for candidate in sorted(candidates))
-    if 2 * (breaks + 1) > len(values):
-        return None
-    bounds = np.empty(breaks + 2, np.int64)
-    bounds[0], bounds[1:-1], bounds[-1] = 0, np.flatnonzero(steps != step) + 1, len(values)
-    firsts = values[bounds[:-1]]
-    numbers = np.empty(1 + 2 * len(firsts), np.int64)
-    numbers[0], numbers[1], numbers[3::2] = step, firsts[0], firsts[1:] - firsts[:-1]
-    coded = _zigzag(numbers)
-    coded[2::2] = bounds[1:] - bounds[:-1]
-    return _encode_varints(coded)
-
-
-def _encode_offsets(values: NDArray[np.int64]) -> bytes | None:
-    """Encode how far each number is above the lowest one; None if that is too far."""
-    lowest = int(values.min())
-    width = (int(values.max()) - lowest).bit_length()
-    if width > _WIDEST:
-        return None
-    packed = np.empty((len(values) * width + 7) // 8, np.uint8)
-    packing.pack_bits((values - lowest).view(np.uint64), width, packed)
-    return _OFFSETS.pack(lowest, width) + packed.tobytes()
-
-
-def _encode_varints(numbers: NDArray[np.uint64]) -> bytes:
-    room = np.empty(packing.VARINT_BYTES * len(numbers), np.uint8)
-    return room[: packing.write_varints(numbers, room)].tobytes()
-
-
-def _zigzag(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Number the integers 0, -1, 1, -2, 2 ... from 0 on."""
-    return ((numbers << 1) ^ (numbers >> 63)).view(np.uint64)
+    room, ends = np.empty(packing.VARINT_BYTES * (len(values) + 1), np.uint8), np.empty(1, np.int64)
+    if values.dtype == np.int32:
+        coding = packing.write_short(np.ascontiguousarray(values), room, ends)
+    else:
+        coding = packing.write_long(np.ascontiguousarray(values, np.int64), room, ends)
+    return _COLUMN.pack(coding, ends[0]) + room[: ends[0]].tobytes()
 
 
 # --- texts
@@ -124,29 +73,34 @@ def encode_texts(texts: Sequence[str]) -> bytes:
 # --- payloads
 
 
-def compress(columns: Iterable[bytes], values: NDArray[np.float32]) -> tuple[bytes, bool]:
+def compress(
+    columns: Iterable[bytes], values: NDArray[np.float32], *, worth: float = _WORTH
+) -> tuple[bytes, bool]:
     """Join columns and the values behind them; returns the payload and whether it is compressed.
 
-    It is compressed if that makes it smaller by a tenth, by the look of a part of the values.
+    It is compressed if it takes no more than `worth` of its bytes then, by the look of a part of the values.
     """
     front = b"".join(columns)
     size = len(front) + values.nbytes
     assert size <= MAX_PAYLOAD
-    if size >= _SMALL and (len(values) <= 2 * _PROBE or _is_compressible(values)):
-        packed = _compressor().compress(front + _planes(values))
-        if len(packed) <= _WORTH * size:
+    if size >= _SMALL and (len(values) <= 2 * _PIECES * _PIECE or _is_compressible(values, worth)):
+        packed = _compressor().compress(b"".join((front, _planes(values))))
+        if len(packed) <= worth * size:
             return packed, True
-    return front + values.tobytes(), False
+    return b"".join((front, values.data)), False
 
 
-def _is_compressible(values: NDArray[np.float32]) -> bool:
-    starts = np.linspace(0, len(values) - _PIECE, _PROBE // _PIECE).astype(np.int64)
+def _is_compressible(values: NDArray[np.float32], worth: float) -> bool:
+    last = len(values) - _PIECE
+    starts = [last * k // (_PIECES - 1) for k in range(_PIECES)]
     probe = np.concatenate([values[start : start + _PIECE] for start in starts])
-    return len(_compressor().compress(_planes(probe))) <= _WORTH * probe.nbytes
+    return len(_compressor().compress(_planes(probe))) <= worth * probe.nbytes
 
 
-def _planes(values: NDArray[np.float32]) -> bytes:
-    return np.ascontiguousarray(values.view(np.uint8).reshape(-1, 4).T).tobytes()
+def _planes(values: NDArray[np.float32]) -> memoryview:
+    planes = np.empty(values.nbytes, np.uint8)
+    packing.split_planes(values.view(np.uint32), planes)
+    return planes.data
 
 
 def _compressor() -> zstandard.ZstdCompressor:
@@ -260,7 +214,7 @@ def _decode(
     if coding == OFFSETS and len(data) >= _OFFSETS.size:
         lowest, width = _OFFSETS.unpack(data[: _OFFSETS.size].tobytes())
         packed = data[_OFFSETS.size :]
-        if width <= _WIDEST and len(packed) == (count * width + 7) // 8:
+        if width <= WIDEST and len(packed) == (count * width + 7) // 8:
             values = np.empty(count, np.int64) if out is None else out
             packing.read_offsets(packed, lowest, width, values, bounds)
             return values

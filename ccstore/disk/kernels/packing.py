@@ -10,48 +10,224 @@ from numba import types
 from ccstore.jit import inline, kernel, slots_of
 
 __all__ = [
+    "DELTAS",
+    "OFFSETS",
+    "RUNS",
     "VARINT_BYTES",
+    "WIDEST",
     "join_planes",
     "measure_runs",
-    "pack_bits",
     "read_deltas",
     "read_offsets",
     "read_runs",
-    "write_varints",
+    "split_planes",
+    "write_long",
+    "write_short",
 ]
 
+RUNS, DELTAS, OFFSETS = range(3)
+"""How a column of whole numbers is coded."""
+WIDEST = 56
+"""Bits of an offset."""
 VARINT_BYTES = 10
 """The longest varint of 64 bits."""
 
-_NUMBERS = slots_of("u8")
+_LOWEST_BYTES = 9  # in front of offsets: the lowest number and a width
+
 _BYTES = slots_of("u1")
 _INTEGERS = slots_of("i8")
 _WORDS = slots_of("u4")
-_READ_NUMBERS = slots_of("u8", writable=False)
 _READ_BYTES = slots_of("u1", writable=False)
+_READ_SHORTS = slots_of("i4", writable=False)
+_READ_INTEGERS = slots_of("i8", writable=False)
+_READ_WORDS = slots_of("u4", writable=False)
 
 _SEVEN = np.uint64(7)
 _EIGHT = np.uint64(8)
 _LOW_SEVEN = np.uint64(0x7F)
 _LOW_EIGHT = np.uint64(0xFF)
+_BYTE = np.uint32(0xFF)
 _MORE = np.uint64(0x80)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 
 
-@kernel(_READ_NUMBERS, _BYTES)
-def write_varints(numbers, out):
-    """Write numbers; returns how many bytes that took, at most `VARINT_BYTES` each."""
-    at = 0
-    for i in range(len(numbers)):
-        rest = numbers[i]
-        while rest > _LOW_SEVEN:
-            out[at] = np.uint8((rest & _LOW_SEVEN) | _MORE)
-            rest >>= _SEVEN
+# --- writing
+
+
+@inline
+def numbered(integer):
+    """Return the number of an integer in 0, -1, 1, -2, 2 ..."""
+    return np.uint64((integer << 1) ^ (integer >> 63))
+
+
+@inline
+def write_varint(number, out, at):
+    """Write a number; returns where it ends."""
+    while number > _LOW_SEVEN:
+        out[at] = np.uint8((number & _LOW_SEVEN) | _MORE)
+        number >>= _SEVEN
+        at += 1
+    out[at] = np.uint8(number)
+    return at + 1
+
+
+@inline
+def varint_size(number):
+    """Return the bytes of a varint."""
+    size = 1
+    while number > _LOW_SEVEN:
+        number >>= _SEVEN
+        size += 1
+    return size
+
+
+@inline
+def find_step(values):
+    """Return the step that is most often that from an integer to the next, and how often it is not.
+
+    Of 0, 1 and the first one; the smallest one of several.
+    """
+    first = np.int64(values[1]) - np.int64(values[0]) if len(values) > 1 else np.int64(0)
+    changes, gaps, others = 0, 0, 0
+    for k in range(len(values) - 1):
+        step = np.int64(values[k + 1]) - np.int64(values[k])
+        changes += step != 0
+        gaps += step != 1
+        others += step != first
+    best, breaks = np.int64(0), changes
+    if gaps < breaks:
+        best, breaks = np.int64(1), gaps
+    if others < breaks or (others == breaks and first < best):
+        best, breaks = first, others
+    return best, breaks
+
+
+@inline
+def write_runs(values, step, out, at):
+    """Write stretches in which each integer is the one before plus the step; returns where they end."""
+    at = write_varint(numbered(step), out, at)
+    begin, before = 0, np.int64(0)
+    for k in range(len(values)):
+        if k + 1 == len(values) or np.int64(values[k + 1]) - np.int64(values[k]) != step:
+            first = np.int64(values[begin])
+            at = write_varint(numbered(first - before), out, at)
+            at = write_varint(np.uint64(k + 1 - begin), out, at)
+            begin, before = k + 1, first
+    return at
+
+
+@inline
+def measure_deltas(values):
+    """Return how many bytes `write_deltas` would write."""
+    size, before = 0, np.int64(0)
+    for k in range(len(values)):
+        size += varint_size(numbered(np.int64(values[k]) - before))
+        before = np.int64(values[k])
+    return size
+
+
+@inline
+def write_deltas(values, out, at):
+    """Write the difference of each integer from the one before; returns where they end."""
+    before = np.int64(0)
+    for k in range(len(values)):
+        at = write_varint(numbered(np.int64(values[k]) - before), out, at)
+        before = np.int64(values[k])
+    return at
+
+
+@inline
+def find_offsets(values):
+    """Return the lowest integer, and the bits that the highest one needs above it."""
+    lowest, highest = np.int64(values[0]), np.int64(values[0])
+    for k in range(len(values)):
+        lowest, highest = min(lowest, np.int64(values[k])), max(highest, np.int64(values[k]))
+    width, rest = 0, np.uint64(highest - lowest)
+    while rest > _ZERO:
+        rest >>= _ONE
+        width += 1
+    return lowest, width
+
+
+@inline
+def write_offsets(values, lowest, width, out, at):
+    """Write how far each integer is above the lowest one; returns where they end."""
+    number = np.uint64(lowest)
+    for _ in range(8):
+        out[at] = np.uint8(number & _LOW_EIGHT)
+        number >>= _EIGHT
+        at += 1
+    out[at] = np.uint8(width)
+    at += 1
+    held, waiting = 0, _ZERO
+    for k in range(len(values)):
+        waiting |= np.uint64(np.int64(values[k]) - lowest) << np.uint64(held)
+        held += width
+        while held >= 8:
+            out[at] = np.uint8(waiting & _LOW_EIGHT)
+            waiting >>= _EIGHT
+            held -= 8
             at += 1
-        out[at] = np.uint8(rest)
+    if held > 0:
+        out[at] = np.uint8(waiting)
         at += 1
     return at
+
+
+@inline
+def write_shortest(values, out, ends):
+    """Write integers in the shortest coding and note where they end; returns the coding."""
+    ends[0] = 0
+    if len(values) == 0:
+        return DELTAS
+    step, breaks = find_step(values)
+    has_runs = 2 * (breaks + 1) <= len(values)
+    if has_runs:
+        ends[0] = write_runs(values, step, out, 0)
+        if ends[0] <= len(values):
+            return RUNS  # the others need a byte each, or find nothing to tell
+    deltas = measure_deltas(values)
+    lowest, width = find_offsets(values)
+    offsets = _LOWEST_BYTES + (len(values) * width + 7) // 8
+    has_offsets = width <= WIDEST
+    if not (has_runs and ends[0] < deltas) and not (has_offsets and offsets < deltas):
+        ends[0] = write_deltas(values, out, 0)
+        return DELTAS
+    if has_offsets and not (has_runs and ends[0] <= offsets):
+        ends[0] = write_offsets(values, lowest, width, out, 0)
+        return OFFSETS
+    return RUNS
+
+
+@kernel(_READ_INTEGERS, _BYTES, _INTEGERS)
+def write_long(values, out, ends):
+    """Write integers of 64 bits in the shortest coding; returns the coding, and in ends[0] how many bytes.
+
+    out: `VARINT_BYTES` for each, and as many more.
+    """
+    return write_shortest(values, out, ends)
+
+
+@kernel(_READ_SHORTS, _BYTES, _INTEGERS)
+def write_short(values, out, ends):
+    """Write integers of 32 bits, see `write_long`."""
+    return write_shortest(values, out, ends)
+
+
+@kernel(_READ_WORDS, _BYTES, returns=types.void)
+def split_planes(words, out):
+    """Write the lowest byte of each word, then the second ones ..."""
+    count = len(words)
+    for k in range(count):
+        word = words[k]
+        out[k] = np.uint8(word & _BYTE)
+        out[count + k] = np.uint8((word >> np.uint32(8)) & _BYTE)
+        out[2 * count + k] = np.uint8((word >> np.uint32(16)) & _BYTE)
+        out[3 * count + k] = np.uint8(word >> np.uint32(24))
+
+
+# --- reading
 
 
 @inline
@@ -126,24 +302,6 @@ def read_runs(data, out, bounds):
             bounds[0], bounds[1] = min(bounds[0], value), max(bounds[1], value)
             value += step
             k += 1
-
-
-@kernel(_READ_NUMBERS, types.int64, _BYTES)
-def pack_bits(numbers, width, out):
-    """Write the low `width` (0 to 56) bits of each number; returns how many bytes that took."""
-    at, held, waiting = 0, 0, _ZERO
-    for i in range(len(numbers)):
-        waiting |= numbers[i] << np.uint64(held)
-        held += width
-        while held >= 8:
-            out[at] = np.uint8(waiting & _LOW_EIGHT)
-            waiting >>= _EIGHT
-            held -= 8
-            at += 1
-    if held > 0:
-        out[at] = np.uint8(waiting)
-        at += 1
-    return at
 
 
 @kernel(_READ_BYTES, types.int64, types.int64, _INTEGERS, _INTEGERS, returns=types.void)
