@@ -33,6 +33,7 @@ from service_tools import (
     wait_until,
 )
 from serving import Answer
+from test_server_ingest import messages_of
 from trio.testing import MockClock
 
 from ccstore.config import NatsConfig
@@ -41,6 +42,7 @@ from ccstore.model import JobStop
 from ccstore.server import event_intake
 from ccstore.server.early_stops import EarlyStop, EarlyStops
 from ccstore.server.nats import open_client
+from ccstore.server.services import make_services
 from ccstore.server.turns import Turns
 from ccstore.wire.events import EventOutcome
 
@@ -78,6 +80,26 @@ async def test_every_line_of_a_message_is_counted_once(
     warnings = {"unknown_function": "WARNING", "empty message": "WARNING"}
     assert levels == {**dict.fromkeys(("bad_line", "no_function", "refused"), "ERROR"), **warnings}
     assert "WARNING" in [r.levelname for r in caplog.records if "no_event" in r.getMessage()]
+
+
+async def test_what_is_no_event_leaves_others_their_turns(tmp_path: Path) -> None:
+    """A broker may bring thousands of such messages at once."""
+    turns, messages = 0, messages_of(*[b"metric value=1 1"] * 300)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    measurements = {messages[k].subscription.subject: frozenset({"job"}) for k in range(len(messages))}
+    services = make_services(with_clusters(make_config()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        await event_intake._deliver(services.events, measurements, nursery, messages)
+        nursery.cancel_scope.cancel()
+    assert turns >= len(messages) // 2
+    assert services.events.counts == {("nats", "job", EventOutcome.NO_EVENT): len(messages)}
 
 
 async def test_one_subject_for_both(tmp_path: Path) -> None:
