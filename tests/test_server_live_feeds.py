@@ -12,11 +12,12 @@ from apiserver import Point
 from attrs import define
 from live_tools import live
 from numpy.typing import NDArray
+from service_tools import fill
 from serving import NOW
 from test_server_live_ends import QUERY, Reader, reader, write
 from trio.testing import MockClock
 
-from ccstore.server.live import hub, routes, session
+from ccstore.server.live import feed, hub, routes, session
 from ccstore.server.services import Services
 from ccstore.wire.stream import Body, SeriesWanted, Subscribe, decode_request
 
@@ -60,8 +61,8 @@ async def test_a_bug_ends_an_interrupted_subscription(
         await client.ask(op="subscribe", id="a", query=QUERY)
         await client.read_all()
         await interrupt(services, client)
-        (feed,) = services.hub.feeds.values()
-        monkeypatch.setattr(feed.view, "refresh", lambda: 1 / 0)
+        (told,) = services.hub.feeds.values()
+        monkeypatch.setattr(told.view, "refresh", lambda: 1 / 0)
         await write(services, 1)
         assert (await client.read_all())[-1] == "error"
         assert client.told.messages[-1]["status"] == 500
@@ -113,23 +114,23 @@ async def test_a_feed_that_goes_takes_no_notice_from_others(
 ) -> None:
     """Series of an idle feed that another feed is just finding go on to be watched."""
     async with reader() as (services, client, _):
-        hub = services.hub
+        streams = services.hub
         await write(services, 1)
         idle = Full()
-        hub.subscribe(idle, wanted(), "")
+        streams.subscribe(idle, wanted(), "")
         await trio.sleep(1)
-        hub.unsubscribe(idle, wanted())
-        watch = hub._marks.watch
+        streams.unsubscribe(idle, wanted())
+        watch = streams._marks.watch
 
         def drop_after(series: NDArray[np.int32]) -> None:
             watch(series)
             monkeypatch.undo()
-            assert hub._drop_idle(0.0)  # as the other task may, whenever this one lets it
+            assert streams._drop_idle(0.0)  # as the other task may, whenever this one lets it
 
-        monkeypatch.setattr(hub._marks, "watch", drop_after)
+        monkeypatch.setattr(streams._marks, "watch", drop_after)
         await client.ask(op="subscribe", id="a", query={"cluster": "c", "for-all-nodes": ["x"]}, window=300)
         await client.read_all()
-        assert len(hub.feeds) == 1
+        assert len(streams.feeds) == 1
         await write(services, 2)
         assert await client.read_all() == ["data"]
 
@@ -168,3 +169,22 @@ def _masked(text: str) -> bytes:
     """Return a text as a client's frame, masked with zeros; it is padded to a length of two bytes."""
     text = text.ljust(126)
     return struct.pack(">BBH4x", 0x81, 0x80 | 126, len(text)) + text.encode()
+
+
+async def test_what_is_large_is_told_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Descriptions and values take several messages; the first begins anew, the last has the token."""
+    monkeypatch.setattr(feed, "_DESCRIBED", 2)
+    monkeypatch.setattr(feed, "_PIECE", 2)
+    async with reader() as (services, client, _):
+        lines = [str(Point("x", f"h{k}", k, NOW - 60)) for k in range(5)]
+        await fill(services, "\n".join(lines).encode())
+        await client.ask(op="subscribe", id="a", query={"cluster": "c", "for-all-nodes": ["x"]})
+        kinds = await client.read_all()
+        assert kinds == ["subscribed", *["series"] * 3, *["data"] * 3]
+        told = client.told.messages
+        assert [message["reset"] for message in told if message["op"] == "series"] == [True, False, False]
+        assert ["token" in message for message in told if message["op"] == "data"] == [False, False, True]
+        assert sorted(client.told.series) == [0, 1, 2, 3, 4]
+        assert sorted(client.told.table.values()) == [0, 1, 2, 3, 4]

@@ -11,7 +11,7 @@ a new snapshot.
 import math
 import secrets
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +39,11 @@ _KEPT_ENTRIES = 500
 _LONGEST_STEP = 3600
 _PIECE = 1 << 16
 """Changes in one message; a millisecond or two to encode."""
+
+
+_DESCRIBED = 1000
+"""Series in one message that describes them; a millisecond to encode."""
+_NOTHING = Changes(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
 class Listener(Protocol):
@@ -112,12 +117,12 @@ class Feed:
             self._snapshot = []  # also one that was made and that nobody took
         if not self.has_begun:
             changes, is_news = [], moved
-        if series := self._new_series():
+        for series in self._new_series():
+            is_news = True
             yield series
-        elif not is_news:
-            return
-        self.sequence += 1
-        yield from self._encode(changes)
+        if is_news:
+            self.sequence += 1
+            yield from self._encode(_in_pieces(changes))
 
     def publish(self, bodies: Sequence[Body]) -> list[Listener]:
         """Tell everybody; return who had no room for it, and listens no more."""
@@ -135,18 +140,18 @@ class Feed:
 
         Clients often come together, so it is kept until there is news.
         """
-        if not self._snapshot:
-            numbers = range(len(self._described))
-            bodies: list[Body] = [
-                encode_series(numbers, self._described, self._statuses.tolist(), reset=True)
-            ]
-            for body in self._encode(list(self.view.everything())):
-                yield bodies[-1]
-                bodies.append(body)
-            yield bodies[-1]
-            self._snapshot = bodies
+        if self._snapshot:
+            yield from self._snapshot
             return
-        yield from self._snapshot
+        bodies: list[Body] = []
+        for series in self._encode_series(range(len(self._described)), reset=True):
+            yield series
+            bodies.append(series)
+        values = (piece for whole in self.view.everything() for piece in _in_pieces([whole]))
+        for body in self._encode(values):
+            yield body
+            bodies.append(body)
+        self._snapshot = bodies
 
     def since(self, token: str) -> list[Body] | None:
         """Return what was published after the message with this token; None if that is not known any more."""
@@ -159,7 +164,7 @@ class Feed:
             return None
         return [body for sequence, bodies in self._kept if sequence > known for body in bodies]
 
-    def _new_series(self) -> Body | None:
+    def _new_series(self) -> Iterator[Body]:
         """Describe series that are new, or whose read has begun or ceased to be an error."""
         before, request = self._statuses, self.wanted.request
         if not self._described:
@@ -173,18 +178,26 @@ class Feed:
             *range(known, len(self._statuses)),
         ]
         changed = [g for g in changed if g >= known or max(before[g], self._statuses[g]) > _READABLE]
-        if not changed:
-            return None
-        described = [self._described[g] for g in changed]
-        return encode_series(changed, described, self._statuses[changed].tolist(), reset=False)
+        if changed:
+            yield from self._encode_series(changed, reset=False)
 
-    def _encode(self, changes: Sequence[Changes]) -> Iterator[Body]:
+    def _encode_series(self, numbers: Sequence[int], *, reset: bool) -> Iterator[Body]:
+        """Encode which series there are, some hundred in a message; at least one message."""
+        for first in range(0, max(len(numbers), 1), _DESCRIBED):
+            some = numbers[first : first + _DESCRIBED]
+            described, statuses = [self._described[g] for g in some], self._statuses[some].tolist()
+            yield encode_series(some, described, statuses, reset=reset and not first)
+
+    def _encode(self, pieces: Iterable[Changes]) -> Iterator[Body]:
         """Encode changes. The token is in the last message: only with all is a client up to date."""
         encode = encode_data_binary if self.wanted.binary else encode_data
-        pieces = list(_in_pieces(changes))
-        for number, piece in enumerate(pieces, 1):
-            token = f"{self.name}.{self.sequence}" if number == len(pieces) else ""
-            yield encode(piece.groups, piece.times, piece.values, start=self.view.start, token=token)
+        start, last = self.view.start, _NOTHING
+        for number, piece in enumerate(pieces):
+            if number:
+                yield encode(last.groups, last.times, last.values, start=start, token="")
+            last = piece
+        token = f"{self.name}.{self.sequence}"
+        yield encode(last.groups, last.times, last.values, start=start, token=token)
 
     def _keep(self, bodies: Sequence[Body]) -> None:
         self._kept.append((self.sequence, bodies))
@@ -200,8 +213,7 @@ _READABLE = 1
 def _in_pieces(changes: Sequence[Changes]) -> Iterator[Changes]:
     """Put small pieces together and cut large ones; there is at least one, if an empty one."""
     if not changes:
-        none = np.empty(0, np.int64)
-        changes = [Changes(none, none, np.empty(0))]
+        changes = [_NOTHING]
     groups = np.concatenate([one.groups for one in changes])
     times = np.concatenate([one.times for one in changes])
     values = np.concatenate([one.values for one in changes])
