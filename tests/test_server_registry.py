@@ -13,7 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccstore.config.sections import DbConfig
 from ccstore.disk.registry.database import Database
-from ccstore.errors import UnavailableError
+from ccstore.errors import QueryError, UnavailableError
+from ccstore.server import registry as registry_module
 from ccstore.server.registry import LONGEST_PAUSE, PATIENCE, Registry
 
 pytestmark = pytest.mark.timeout(60)
@@ -94,6 +95,56 @@ async def test_reads_that_keep_coming_leave_turns_for_writes() -> None:
                 await trio.lowlevel.checkpoint()
         assert len(read) <= 3
         nursery.cancel_scope.cancel()
+
+
+def count_on(database: Database) -> int:
+    """Count for ever."""
+    text = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+    count: int = database.execute(text).fetchone()[0]
+    return count
+
+
+async def test_a_read_that_takes_long_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked learns that it was too much, and nobody else notices."""
+    monkeypatch.setattr(registry_module, "LONGEST_READ", 0.05)
+    async with working() as registry:
+        await registry.write(add, "a")
+        with pytest.raises(QueryError, match="too much"):
+            await registry.read(count_on)
+        assert await registry.read(hosts) == ["a"]
+        assert await registry.write(add, "b") == 2
+        assert (registry.failures, registry.problems()) == (0, [])
+
+
+async def test_reads_that_take_long_leave_turns_for_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait, a write that came later is done after the first of them."""
+    monkeypatch.setattr(registry_module, "LONGEST_READ", 0.05)
+    monkeypatch.setattr(registry_module, "LONGEST_READS", 0.04)
+    refused: list[str] = []
+
+    async def ask(registry: Registry, name: str) -> None:
+        with pytest.raises(QueryError):
+            await registry.read(count_on)
+        refused.append(name)
+
+    async with working() as registry:
+        await registry.write(add, "a")
+        async with trio.open_nursery() as nursery:
+            for k in range(10):
+                nursery.start_soon(ask, registry, f"read {k}")
+            await wait_all_tasks_blocked()
+            await registry.write(add, "b")
+            assert len(refused) <= 3
+        assert len(refused) == 10
+
+
+async def test_a_bug_in_a_statement_is_no_trouble_of_the_database() -> None:
+    """It goes to who asked; trying again would not help, and hold up everybody."""
+    async with working() as registry:
+        with pytest.raises(sqlite3.Error, match="type"):
+            await registry.write(lambda database: database.execute("SELECT ?", ([],)))
+        assert await registry.write(add, "a") == 1
+        assert registry.failures == 0
 
 
 async def test_writes_that_wait_share_a_transaction() -> None:

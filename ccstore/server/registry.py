@@ -15,9 +15,11 @@ take turns, so whoever asks much of one holds up the other for one transaction.
 """
 
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +41,10 @@ PATIENCE = 5.0
 """Seconds that a request waits for the database before it is answered with 503."""
 MOST_AT_ONCE = 512
 """Functions in one transaction; who comes next waits for all of them."""
+LONGEST_READ = 2.0
+"""Seconds after which a read is refused: writes cannot begin before it has ended."""
+LONGEST_READS = 0.5
+"""Seconds after which no further read begins before it is the turn of writes."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two attempts, doubled each time."""
 _LONGEST_WAIT = 0.25
@@ -118,7 +124,10 @@ class Registry:
         return await self._do(self._writes, function, args)
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
-        """Return ``function(database, *args)``, called in the thread; it must not change anything."""
+        """Return ``function(database, *args)``, called in the thread; it must not change anything.
+
+        Raises what the function raises, and QueryError if it takes longer than `LONGEST_READ`.
+        """
         return await self._do(self._reads, function, args)
 
     @contextmanager
@@ -204,16 +213,17 @@ class Registry:
         try:
             # Shielded, for what the thread has done must not be forgotten; it waits for no lock for long.
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._transact, line, entries, limiter=self._thread)
+                done = await trio.to_thread.run_sync(self._transact, line, entries, limiter=self._thread)
         except _TROUBLES as error:
             self._note_failure(line, error)
             self._tell(entries, is_done=False)
         else:
             self._note_success(line)
             self.longest = max(self.longest, trio.current_time() - began)
-            for _ in entries:
+            for _ in entries[:done]:
                 line.entries.popleft()
-            self._tell(entries, is_done=True)
+            self._tell(entries[:done], is_done=True)
+            self._tell(entries[done:], is_done=False)
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _tell(self, entries: list[_Entry], *, is_done: bool) -> None:
@@ -249,21 +259,25 @@ class Registry:
 
     # In the thread.
 
-    def _transact(self, line: _Line, entries: list[_Entry]) -> None:
-        """Call some functions in one transaction, each with a savepoint of its own.
+    def _transact(self, line: _Line, entries: list[_Entry]) -> int:
+        """Call some functions in one transaction, each with a savepoint of its own; return how many.
 
-        Raises one of `_TROUBLES` if the database will not have it; then nothing of it has happened.
+        These are all but those reads for which there is no time before the next writes. Raises one of
+        `_TROUBLES` if the database will not have it; then nothing of it has happened.
         """
         try:
-            database = self._connect()
-            with database.transaction() if line is self._writes else database.snapshot():
-                for entry in entries:
-                    _call(database, entry, writes=line is self._writes)
+            database, writes = self._connect(), line is self._writes
+            done, stop = 0, math.inf if writes else time.monotonic() + LONGEST_READS
+            with database.transaction() if writes else database.snapshot():
+                while done < len(entries) and time.monotonic() < stop:
+                    _call(database, entries[done], writes=writes)
+                    done += 1
             self._log = _identity(self._path.with_name(f"{self._path.name}-wal"))
         except _TROUBLES as error:
             if not isinstance(error, BusyError):
                 self._disconnect()  # the file may be another one when it is tried again
             raise
+        return done
 
     def _connect(self) -> Database:
         """Return the database, opened if it is not. It is made only once: later it has to be there."""
@@ -302,7 +316,8 @@ class Registry:
 def _call(database: Database, entry: _Entry, *, writes: bool) -> None:
     """Call a function; what it raises is its own affair unless the database is in trouble."""
     try:
-        with database.transaction() if writes else database.snapshot():
+        limit = nullcontext() if writes else database.limited(LONGEST_READ)
+        with limit, database.transaction() if writes else database.snapshot():
             entry.result = entry.function(database)
     except _TROUBLES:
         raise

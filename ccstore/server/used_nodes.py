@@ -15,7 +15,7 @@ import orjson
 import trio
 
 from ccstore.config import Config
-from ccstore.errors import ProtocolError, UnavailableError
+from ccstore.errors import CcstoreError, ProtocolError
 from ccstore.memory.retention import UsedHosts
 from ccstore.server.jobs import used_hosts
 from ccstore.server.registry import Registry, make_registry
@@ -115,7 +115,7 @@ class _Remembering:
             with trio.fail_after(TIMEOUT):
                 self._last = await self._ask(before)
             self._good_until = trio.current_time() + self._keep
-        except (httpx.HTTPError, ProtocolError, UnavailableError, trio.TooSlowError) as error:
+        except (httpx.HTTPError, CcstoreError, trio.TooSlowError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             if trio.current_time() >= self._good_until:
                 self._last = {}

@@ -13,6 +13,7 @@ nothing inside it counts any more, and `Database.transaction` says so to everybo
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +26,16 @@ from ccstore.errors import (
     ConfigError,
     CorruptionError,
     ProtocolError,
+    QueryError,
     UnavailableError,
 )
 
 __all__ = ["Database", "open_database"]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
+
+_STEPS = 100_000
+"""Instructions of SQLite's machine between two looks at the clock: some milliseconds."""
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -83,6 +88,16 @@ class Database:
                 with self._ended():
                     yield
 
+    @contextmanager
+    def limited(self, seconds: float) -> Iterator[None]:
+        """Cut off a statement that is still at work after so many seconds: it raises QueryError."""
+        stop = time.monotonic() + seconds
+        self._connection.set_progress_handler(lambda: time.monotonic() > stop, _STEPS)
+        try:
+            yield
+        finally:
+            self._connection.set_progress_handler(None, 0)
+
     def close(self) -> None:
         """Close the connection; the last one that closes moves the log into the file."""
         self._connection.close()
@@ -134,6 +149,8 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            raise  # a bug of the caller, which no other attempt would mend
         except (sqlite3.Error, OverflowError) as error:
             raise translate(error, self.path) from error
 
@@ -145,6 +162,8 @@ def translate(error: sqlite3.Error | OverflowError, path: Path) -> CcstoreError:
         return BusyError(f"{path}: locked by another program ({error})")
     if code in _DAMAGED:
         return CorruptionError(f"{path}: not a database, or damaged ({error})")
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return QueryError(f"{path.name}: too much to look through (wanted a narrower question)")
     if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError):
         return ProtocolError(f"{path}: refused by the database ({error})")
     return UnavailableError(f"{path}: cannot be used ({error})")
