@@ -36,10 +36,10 @@ __all__ = ["Cut", "Log", "NotDurableError", "Shard"]
 
 log = logging.getLogger("ccstore.wal")
 
-CAPACITY = 64
+CAPACITY = 128
 """Entries of a shard that wait to be written, each what a step of a message stored: some thousand samples."""
 
-_ENOUGH = 1 << 16
+_ENOUGH = 1 << 17
 """Samples of a shard that are written at once, whoever waits: a good frame, and a millisecond's work."""
 
 PATIENCE = 10.0

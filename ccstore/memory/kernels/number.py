@@ -38,34 +38,40 @@ def number_samples(
     samples of shard k end at ``ends[k]``, the ids of the series that it has to name at
     ``fresh_ends[k]``, in the order of their numbers. The last two arrays come as zeros.
     """
-    shards, last, shard = len(files), np.int32(0), np.int64(0)
-    for j in range(count):
+    shards, last, shard, run = len(files), np.int32(-1), np.int64(0), np.int64(0)
+    for j in range(count):  # hosts come one after another, so the last shard is often that of the next row
         s = series[j]
         if s < 0 or outcomes[j] > OVERWRITTEN:
             continue
         file = table[s]["file"]
-        if file == 0 or file != last:
-            last, shard = file, np.int64(shard_of(columns, s, file, shards))
-        ends[shard] += 1
-        if file != files[shard]:
-            table[s]["file"], table[s]["number"] = files[shard], counts[shard] + fresh_ends[shard]
-            fresh_ends[shard] += 1
+        if file != last:
+            ends[shard] += run
+            shard, run = np.int64(shard_of(columns, s, file, shards)), np.int64(0)
+            last = files[shard]
+            if file != last:
+                table[s]["file"], table[s]["number"] = last, counts[shard] + fresh_ends[shard]
+                fresh_ends[shard] += 1
+        run += 1
+    ends[shard] += run
     rows, names = 0, 0
     for k in range(shards):
         rows, ends[k] = rows + ends[k], rows
         names, fresh_ends[k] = names + fresh_ends[k], names
-    last = np.int32(0)
+    last, shard, o, unnamed = np.int32(-1), np.int64(0), ends[0], counts[0]
     for j in range(count):
         s = series[j]
         if s < 0 or outcomes[j] > OVERWRITTEN:
             continue
         file, n = table[s]["file"], table[s]["number"]
         if file != last:
-            last, shard = file, np.int64(file % shards)
-        o = ends[shard]
+            ends[shard] = o
+            last, shard = file, np.int64(np.uint32(file) % np.uint32(shards))
+            o, unnamed = ends[shard], counts[shard]
         numbers[o], out_times[o], out_values[o] = n, times[j], values[j]
-        ends[shard] = o + 1
-        if n == counts[shard]:  # a series gets its number with its first sample
+        o += 1
+        if n == unnamed:  # a series gets its number with its first sample
             fresh[fresh_ends[shard]] = s
             fresh_ends[shard] += 1
             counts[shard] += 1
+            unnamed = counts[shard]
+    ends[shard] = o
