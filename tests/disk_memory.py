@@ -48,6 +48,8 @@ class MemoryDisk:
     """What they show after a power cut, whatever chance has it."""
     pending: list[Change] = field(factory=list)
     """Changes of names that no sync has made durable."""
+    removed: set[Path] = field(factory=set)
+    """Directories that were removed, which no sync has made durable."""
     misuse: list[str] = field(factory=list)
     """Operations on files that had failed before."""
     lock: RLock = field(factory=RLock)
@@ -110,18 +112,32 @@ class MemoryDisk:
         """Make the names of a directory durable."""
         with self.lock:
             self.operate("sync_directory", path)
-            for change in self.pending:
-                if change[1].parent == path:
-                    _apply(change, self.durable)
-            self.pending = [change for change in self.pending if change[1].parent != path]
+            self._settle(path)
+
+    def _settle(self, path: Path) -> None:
+        """Make names durable; a directory that was removed is gone with all that was in it."""
+        for change in self.pending:
+            if change[1].parent == path:
+                _apply(change, self.durable)
+        self.pending = [change for change in self.pending if change[1].parent != path]
+        for below in [below for below in self.removed if below.parent == path]:
+            self.removed.discard(below)
+            self._settle(below)
 
     def make_directory(self, path: Path) -> None:
-        """Directories are always there."""
+        """Directories are always there; one that was removed is another one."""
+        with self.lock:
+            for made in (path, *path.parents):
+                if made in self.removed:
+                    self.removed.discard(made)
+                    self._settle(made)
 
     def remove_directory(self, path: Path) -> None:
         """Directories are there as long as something is in them."""
-        if self.list(path):
-            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+        with self.lock:
+            if self.list(path):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+            self.removed.add(path)
 
     def list(self, path: Path) -> Sequence[str]:
         """Return the names in a directory, those of directories included."""
@@ -185,6 +201,7 @@ class MemoryDisk:
             names={path: copies[id(inode)] for path, inode in self.names.items()},
             durable={path: copies[id(inode)] for path, inode in self.durable.items()},
             pending=[(what, path, source, copies[id(inode)]) for what, path, source, inode in self.pending],
+            removed=set(self.removed),
         )
 
     def _find(self, path: Path) -> Inode:

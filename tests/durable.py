@@ -26,6 +26,7 @@ from ccstore.memory import saving
 from ccstore.memory.layout import CHUNK_SLOTS, ROW_SLOTS
 from ccstore.memory.store import Store
 from ccstore.model import Aggregation, Batch, Metric, Outcome
+from ccstore.server.changeover import make_newest
 from ccstore.server.checkpoints import Checkpoints
 from ccstore.server.recovery import Recovery, recover
 from ccstore.server.wal import Log, NotDurableError
@@ -153,8 +154,10 @@ class Server:
 
     store: Store
     disk: Disk
+    directory: Path
     wal: Log
     checkpoints: Checkpoints
+    leftover: Leftover
     report: Recovery
     journal: Journal
 
@@ -261,8 +264,9 @@ async def make_server(
     files.prepare(shards)
     wal = Log(store, files, partial(next, numbers), shards=shards, max_delay=max_delay, now=lambda: START)
     checkpoints = Checkpoints(store, wal, files, lambda: START)
-    checkpoints.leftover = Leftover(disk, directory, kind != "columnar", report.is_whole)
-    return Server(store, disk, wal, checkpoints, report, Journal() if journal is None else journal)
+    leftover = Leftover(disk, directory, kind != "columnar", report.is_whole)
+    journal = Journal() if journal is None else journal
+    return Server(store, disk, directory, wal, checkpoints, leftover, report, journal)
 
 
 @asynccontextmanager
@@ -272,6 +276,8 @@ async def running(server: Server) -> AsyncIterator[trio.Nursery]:
         with server.wal.held():
             for shard in server.wal.shards:
                 nursery.start_soon(server.wal.write, shard)
+            await make_newest(server.checkpoints, server.disk, server.directory)
+            server.checkpoints.leftover = server.leftover
             yield nursery
 
 

@@ -111,6 +111,22 @@ def test_both_formats_in_one_directory(tmp_path: Path, to: str) -> None:
     assert (result.values_read, result.values) == (3, 3 if to == "columnar" else 2)
 
 
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("superseded", [False, True], ids=["columnar-newer", "reference-newer"])
+async def test_both_formats_as_a_server_reads_them(tmp_path: Path, to: str, superseded: bool) -> None:
+    """Checkpoints and logs of one format, then those of the other: a note tells which of them are newer."""
+    source, keys_ = tmp_path / "source", [at(HOSTS[0], "load", slot) for slot in range(4)]
+    write_reference(source, 900, {keys_[0]: 1.0, keys_[1]: 1.0})
+    write_log(source, [(keys_[2], 1.0), (keys_[3], 1.0)])
+    write_checkpoint(source, 5, [{keys_[0]: 2.0, keys_[2]: 2.0}])
+    write_segment(source, 6, [[(keys_[1], 2.0), (keys_[3], 2.0)]])
+    if superseded:
+        layout.set_superseded(OsDisk(), source, True)
+    convert(source, tmp_path / "target", to)
+    expected = dict.fromkeys(keys_, 1.0 if superseded else 2.0)
+    assert read_all(tmp_path / "target") == expected == await start_server(source)
+
+
 async def start_server(directory: Path) -> dict[Key, float]:
     """Return what a server has after it started on a directory."""
     metrics = [Metric(name, frequency) for name, frequency in FREQUENCIES.items()]

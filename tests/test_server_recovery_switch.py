@@ -1,19 +1,28 @@
 """A change of the format: what was written in the one before goes, when all of it is in the new one."""
 
-from collections.abc import Mapping
+import errno
+import os
+import random
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 from attrs import evolve
 from disk_directories import START, Key, read_all, write_checkpoint, write_log, write_reference, write_segment
 from disk_memory import MemoryDisk
 from disk_reference_reader import read_directory
-from durable import schedule_by_seed
+from durable import START as DURABLE_START
+from durable import Journal, contents, make_server, recovered, schedule_by_seed
+from durable import running as durable_running
 from durable_life import live
 from service_tools import lines, logged, make_config, post, running, with_store
+from test_server_wal import point
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccstore.config import Config
+from ccstore.disk import layout
 from ccstore.disk.files import OsDisk
 from ccstore.disk.leftover import Leftover
 from ccstore.model import Aggregation, Metric
@@ -119,7 +128,8 @@ async def test_what_was_not_taken_over_is_set_aside(
     before = names(directory)
     await run_once(config_for(directory, form))
     assert read_all(directory) == WANTED
-    assert names(tmp_path / "files.replaced.1") == before
+    note = {"columnar/superseded"} if form == "wal" else set()  # they were the older ones
+    assert names(tmp_path / "files.replaced.1") == before | note
     assert {path.name for path in directory.iterdir()} == {"c" if form == "wal" else "columnar"}
     assert logged(caplog)[-1].endswith(f"are in {tmp_path / 'files.replaced.1'} now")
 
@@ -162,6 +172,75 @@ async def test_files_that_cannot_go_are_tried_again(tmp_path: Path, caplog: pyte
         assert [path.name for path in (directory / "c" / "h1").iterdir()] == ["current.wal"]
         assert (await post(server, "/api/checkpoint", b"")).status == 200
         assert {path.name for path in directory.iterdir()} == {"columnar"}
+
+
+CHANGES = [
+    ("columnar", "wal", "columnar"),
+    ("wal", "columnar", "json"),
+    ("columnar", "wal", "columnar", "json", "wal", "columnar", "columnar", "wal"),
+]
+
+
+@pytest.mark.parametrize("kinds", CHANGES, ids="-".join)
+async def test_changed_again_before_a_round_was_complete(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock, kinds: Sequence[str]
+) -> None:
+    """Each server is killed with a newer value of the same slot in its log alone: the newest one counts."""
+    schedule_by_seed(monkeypatch, 0)
+    disk, journal = MemoryDisk(), Journal()
+    for value, kind in enumerate(kinds):
+        server = await make_server(disk, kind=kind, journal=journal)
+        assert contents(server.store) == journal.latest()
+        async with durable_running(server):
+            assert await server.keep(point(value))
+            if value == 0:
+                await server.checkpoints.save_all()
+            disk = disk.after_kill() if value % 2 else disk.after_power_cut(random.Random(value))
+    assert contents((await recovered(disk, kind=kinds[0]))[0]) == journal.latest()
+
+
+async def test_changed_again_while_the_disk_fails(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is stored until one format is the newer one, and it is tried again until it is."""
+    schedule_by_seed(monkeypatch, 0)
+    disk, server = MemoryDisk(), None
+    for value, kind in enumerate(("columnar", "wal", "columnar")):
+        server = await make_server(disk, kind=kind)
+        if value < 2:
+            async with durable_running(server):
+                assert await server.keep(point(value))
+                disk = disk.after_kill()
+    assert server is not None
+    disk.before = full = Full()
+    async with trio.open_nursery() as nursery:
+
+        async def work() -> None:
+            async with durable_running(server):
+                assert await server.keep(point(2))
+
+        nursery.start_soon(work)
+        for attempts in range(1, 4):
+            await wait_all_tasks_blocked()
+            assert (full.hits > 0, server.store.statistics().series) == (True, 1)
+            assert "change of the format" in logged(caplog)[-1]
+            assert layout.is_superseded(disk, server.directory)
+            full.hits, full.is_full = 0, attempts < 3
+            mock_clock.jump(10)
+    assert not layout.is_superseded(disk, server.directory)
+    assert contents((await recovered(disk))[0]) == {(("c", "h0"), "load", DURABLE_START): 2.0}
+
+
+class Full:
+    """A disk without room."""
+
+    def __init__(self) -> None:
+        self.is_full, self.hits = True, 0
+
+    def __call__(self, _number: int, name: str, path: Path) -> None:
+        if self.is_full and name == "write":
+            self.hits += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:

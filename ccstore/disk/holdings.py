@@ -1,7 +1,8 @@
 """What a whole directory holds, host by host, whichever formats its files have.
 
-Owns what belongs to one host and in which order it counts: the files of the reference, then checkpoints, then
-the samples of logs that no checkpoint covers, as the server would load them. Samples become runs here, so a
+Owns what belongs to one host and in which order it counts: the files of the format with the older ones, then
+those of the other; of each the checkpoints, then the samples of logs that no checkpoint covers, as the server
+would load them. Samples become runs here, so a
 host ends up as what memory would hold of it after a start. Changes nothing.
 
 Invariant: memory holds one host, or as many hosts of columnar files as have `GROUP_VALUES` values together.
@@ -128,10 +129,11 @@ class Holdings:
         for group in self._groups():
             gathered = self._gather(group)
             for host in group:
-                newer = gathered.pop(host, _Gathered())
-                whole = self._read_host(directories[host], newer) if host in directories else newer
-                if whole.numbers:
-                    yield self._finish(host, whole)
+                ages = [gathered.pop(host, _Gathered())]
+                if host in directories:
+                    ages.insert(len(ages) if self._superseded else 0, self._read_host(directories[host]))
+                if any(age.numbers for age in ages):
+                    yield self._finish(host, ages)
 
     # --- columnar files
 
@@ -140,6 +142,11 @@ class Holdings:
         """The files that are needed: checkpoints first, as a server loads them."""
         kept = [f for f in self.found.columnar if not f.is_segment or f.number >= self.covered]
         return sorted(kept, key=lambda file: file.is_segment)
+
+    @property
+    def _superseded(self) -> bool:
+        """Whether the files of the reference are the newer ones."""
+        return layout.is_superseded(OsDisk(), self._directory)
 
     @property
     def _directory(self) -> Path:
@@ -183,15 +190,12 @@ class Holdings:
 
     # --- files of the reference
 
-    def _read_host(self, directory: HostDirectory, newer: _Gathered) -> _Gathered:
-        """Return what the files of the reference hold of a host, and behind it what counts more."""
+    def _read_host(self, directory: HostDirectory) -> _Gathered:
+        """Return what the files of the reference hold of a host."""
         gathered = _Gathered()
         for path in (*(file.path for file in directory.files), *directory.logs):
             for content, part in self._parts(path):
                 gathered.add(part, content.series)
-        newer_parts: list[Runs | Samples] = [*newer.runs, *newer.samples]
-        for newer_part in newer_parts:
-            gathered.add(newer_part, list(newer.numbers))
         return gathered
 
     # --- both
@@ -216,13 +220,23 @@ class Holdings:
         self._reported.add(path)
         self.advance(size - read)
 
-    def _finish(self, host: Host, gathered: _Gathered) -> HostHoldings:
-        """Return what was gathered as runs."""
-        runs, samples = join_runs(gathered.runs), join_samples(gathered.samples)
-        self.values += sum(int(np.count_nonzero(~np.isnan(part.values))) for part in (runs, samples))
-        series, samples = self._resolve(list(gathered.numbers), samples, host)
-        folded = fold(samples, runs, np.array([one.frequency for one in series], np.int64))
-        return HostHoldings(host, series, self._bounded(host, join_runs([runs, folded])))
+    def _finish(self, host: Host, ages: Sequence[_Gathered]) -> HostHoldings:
+        """Return what was gathered as runs; of several files for a slot the later age counts."""
+        whole, parts = _Gathered(), list[tuple[Runs, Samples]]()
+        for age in ages:
+            whole.runs, whole.samples = [], []
+            of_age: list[Runs | Samples] = [*age.runs, *age.samples]
+            for part in of_age:
+                whole.add(part, list(age.numbers))
+            parts.append((join_runs(whole.runs), join_samples(whole.samples)))
+        series, runs = list(whole.numbers), join_runs([])
+        for of_checkpoints, of_logs in parts:
+            self.values += sum(int(np.count_nonzero(~np.isnan(p.values))) for p in (of_checkpoints, of_logs))
+            resolved, samples = self._resolve(series, of_logs, host)
+            runs = join_runs([runs, of_checkpoints])
+            folded = fold(samples, runs, np.array([one.frequency for one in resolved], np.int64))
+            runs = join_runs([runs, folded])
+        return HostHoldings(host, resolved, self._bounded(host, runs))
 
     def _resolve(self, series: list[Series], samples: Samples, host: Host) -> tuple[list[Series], Samples]:
         """Give each series of a log a frequency; samples for which there is none are left out."""

@@ -3,12 +3,16 @@
     <checkpoints.directory>/columnar/<shard>/<number>.log    a segment of the log
     <checkpoints.directory>/columnar/<shard>/<number>.ckpt   a checkpoint
     <checkpoints.directory>/columnar/covered                 up to where checkpoints cover the log
+    <checkpoints.directory>/columnar/superseded              whether files of the other formats are newer
 
 Numbers are given out once, over all shards, and only grow: whatever the clock does, the order of files is
 that in which they were begun. So the number of shards may change from start to start.
 
 ``covered`` holds a number: whatever is in segments with smaller numbers is in checkpoints as well. If it is
 missing or damaged, nothing is taken for covered, and more is read at the start than need be.
+
+``superseded`` is there as long as the reference's files beside ours are the newer ones: when both have a
+value of a slot, theirs counts.
 """
 
 import re
@@ -22,12 +26,16 @@ from ccstore.disk.files import TEMPORARY, Disk, Publication
 __all__ = [
     "COVERED",
     "ROOM",
+    "SUPERSEDED",
     "ColumnarFile",
     "checkpoint_path",
     "find_files",
     "find_incomplete",
+    "find_shards",
+    "is_superseded",
     "read_covered",
     "segment_path",
+    "set_superseded",
     "settle",
     "shard_directory",
     "when_covered",
@@ -39,6 +47,7 @@ _NAME = re.compile(r"([0-9]{1,18})\.(log|ckpt)")
 ROOM = "columnar"
 COVERED = "covered"
 _COVERED_BYTES = 64
+SUPERSEDED = "superseded"
 
 
 @frozen(order=True)
@@ -71,7 +80,7 @@ def checkpoint_path(directory: Path, number: int) -> Path:
 def find_files(disk: Disk, directory: Path) -> list[ColumnarFile]:
     """Return the files of all shards in the order of their numbers, a checkpoint before its segment."""
     found = []
-    for below in _shards(disk, directory):
+    for below in find_shards(disk, directory):
         for name in disk.list(below):
             if match := _NAME.fullmatch(name):
                 path = below / name
@@ -83,7 +92,7 @@ def find_files(disk: Disk, directory: Path) -> list[ColumnarFile]:
 
 def find_incomplete(disk: Disk, directory: Path) -> list[Path]:
     """Return what is left of files that were not completed, or are being written."""
-    below = [(shard, name) for shard in _shards(disk, directory) for name in disk.list(shard)]
+    below = [(shard, name) for shard in find_shards(disk, directory) for name in disk.list(shard)]
     return [shard / name for shard, name in below if name.endswith(TEMPORARY)]
 
 
@@ -95,7 +104,7 @@ def settle(disk: Disk, directory: Path) -> None:
     """
     for path in find_incomplete(disk, directory):
         disk.remove(path)
-    for shard in _shards(disk, directory):
+    for shard in find_shards(disk, directory):
         names = disk.list(shard)
         for name in names:
             if (match := _NAME.fullmatch(name)) and match[2] == "log":
@@ -104,7 +113,8 @@ def settle(disk: Disk, directory: Path) -> None:
             disk.sync_directory(shard)
 
 
-def _shards(disk: Disk, directory: Path) -> list[Path]:
+def find_shards(disk: Disk, directory: Path) -> list[Path]:
+    """Return the directories of shards. Raises OSError."""
     room = directory / ROOM
     return [room / name for name in disk.list(room) if _SHARD.fullmatch(name)]
 
@@ -140,3 +150,24 @@ def _encode_covered(number: int) -> bytes:
     """Return a number with its checksum: one that is too high would lose samples."""
     digits = b"%d" % number
     return b"%s %08x\n" % (digits, zlib.crc32(digits))
+
+
+def is_superseded(disk: Disk, directory: Path) -> bool:
+    """Tell whether the reference's files beside ours are the newer ones. Raises OSError."""
+    return SUPERSEDED in disk.list(directory / ROOM)
+
+
+def set_superseded(disk: Disk, directory: Path, whether: bool) -> None:
+    """Note which files are the newer ones; in one step, which is on the medium then. Raises OSError."""
+    room = directory / ROOM
+    if not whether:
+        disk.remove(room / SUPERSEDED)
+        disk.sync_directory(room)
+        return
+    file = Publication(disk, room / SUPERSEDED)
+    try:
+        file.write(b"the files of the other formats are newer\n")
+        file.publish()
+    except BaseException:
+        file.abandon()
+        raise

@@ -48,13 +48,19 @@ class Leftover:
         disk, room = self.disk, self.directory / ROOM
         files = [file.path for file in layout.find_files(disk, self.directory)]
         files += layout.find_incomplete(disk, self.directory)
-        files += [room / name for name in disk.scan(room).files if name.startswith(layout.COVERED)]
         for path in files:
+            disk.remove(path)
+        for below in sorted({path.parent for path in files}):
+            disk.sync_directory(below)
+        # Behind that: as long as any of them can come back, it has to be known that it is old.
+        own = (layout.COVERED, layout.SUPERSEDED)
+        notes = [room / name for name in disk.scan(room).files if name.startswith(own)]
+        for path in notes:
             disk.remove(path)
         for name in disk.scan(room).directories:
             self._remove_empty(room / name)
         self._remove_empty(room)
-        return len(files)
+        return len(files) + len(notes)
 
     def _remove_hosts(self) -> int:
         removed = 0

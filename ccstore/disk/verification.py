@@ -157,7 +157,8 @@ def list_directory(directory: Path) -> Found:
     columnar = layout.find_files(OsDisk(), directory)
     known = {file.path for file in columnar}
     covered = directory / ROOM / "covered"
-    others = [path for path in _walk(directory / ROOM) if path not in known and path != covered]
+    known |= {covered, directory / ROOM / layout.SUPERSEDED}
+    others = [path for path in _walk(directory / ROOM) if path not in known]
     leftovers = [path for path in others if path.suffix == TEMPORARY]
     strange = [path for path in others if path.suffix != TEMPORARY]
     for host in reference.hosts:

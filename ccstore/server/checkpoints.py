@@ -95,6 +95,12 @@ class Checkpoints:
     async def end_trouble(self) -> None:
         """Make shards durable again whose log failed, if there are any: by a round of all of them.
 
+        A checkpoint of the shard in trouble alone would not do. Its log has a gap: it can have a value of a
+        slot and miss the newer one. Until recovery passes over it, the older one comes back behind whatever
+        a checkpoint has. What says how far to pass over is one number for all shards, and has to be: the next
+        start may have another number of them. To remove that part of the log instead would leave no
+        generation before the checkpoint, just on a disk that fails. The other shards have little to write.
+
         Else write checkpoints of those alone whose log has become too large. Raises as `save_all` does.
         """
         async with self.lock:

@@ -23,6 +23,7 @@ from ccstore.disk.reference.writing import Reference
 from ccstore.errors import ConfigError
 from ccstore.memory.retention import UsedHosts
 from ccstore.memory.store import Store
+from ccstore.server.changeover import make_newest
 from ccstore.server.checkpoints import Checkpoints
 from ccstore.server.recovery import Recovery, recover
 from ccstore.server.wal import Log
@@ -92,6 +93,7 @@ class Durability:
                 )  # fmt: skip
                 skipped = (self.keeps_old or used is None) and self.recovery.files_skipped
                 is_whole = self.recovery.is_whole and not skipped
+                await make_newest(self.checkpoints, self.disk, self.directory)
                 self.checkpoints.leftover = Leftover(self.disk, self.directory, by_hosts, is_whole)
             self.recovered.set()
         finally:

@@ -48,21 +48,27 @@ async def recover(
     """Load what files of all formats have of times from `since` (seconds) on.
 
     used: hosts of which everything is loaded. by_hosts: whether the store goes on in one of
-    the reference's formats. The format in which it goes on is read last: its files are the newer ones.
-    Returns a number below those of new files. Raises OSError if not even names can be read.
+    the reference's formats. Where both formats have files, the newer ones are read last; a note on disk tells
+    which they are (`changeover`). Returns a number below those of new files. Raises OSError if not even names
+    can be read.
     """
     began, report.running = now(), True
-    last = 0
-    if by_hosts:
-        last = await _recover_columnar(_Loader(store, disk, report, since, used), directory)
-        await Restorer(store, report).forget_saved()
-    of_reference = await recover_reference(
-        store, disk, directory, report, since=since, continues=by_hosts, used=used
-    )
-    last = max(last, of_reference)
-    if not by_hosts:
-        loader = _Loader(store, disk, report, since, used)
-        last = max(last, await _recover_columnar(loader, directory))
+
+    async def load(of_reference: bool) -> int:
+        before = report.files
+        if of_reference:
+            last = await recover_reference(
+                store, disk, directory, report, since=since, continues=by_hosts, used=used
+            )
+        else:
+            last = await _recover_columnar(_Loader(store, disk, report, since, used), directory)
+        if of_reference != by_hosts and report.files > before:
+            await Restorer(store, report).forget_saved()
+        return last
+
+    reference_last = await trio.to_thread.run_sync(layout.is_superseded, disk, directory)
+    last = await load(not reference_last)
+    last = max(last, await load(reference_last))
     report.seconds, report.running = now() - began, False
     _tell(report)
     return last

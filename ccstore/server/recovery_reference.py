@@ -4,10 +4,8 @@ Host by host: the checkpoints that reach into the retention, in their order, the
 decoded in a worker thread, one at a time, and put into the store here (`restoring`). What is damaged costs
 itself, and is set aside or cut (`ccstore.disk.reference.reading`).
 
-Invariant: if the store goes on in this format, what came from a checkpoint is marked as saved and what came
-from a log is not, and no log is there under the name that is going to be written. If it goes on in another
-one, nothing is marked as saved: the next checkpoint holds everything, and these files are not needed
-any more.
+Invariant: what came from a checkpoint is marked as saved and what came from a log is not. If the store goes
+on in this format, no log is there under the name that is going to be written.
 """
 
 from collections.abc import Collection
@@ -51,8 +49,6 @@ async def recover_reference(
             await loader.load(part)
     if continues:
         await trio.to_thread.run_sync(_put_behind, disk, listing.hosts, report.damage)
-    else:
-        await loader.restorer.forget_saved()
     return last_number(listing.hosts)
 
 
