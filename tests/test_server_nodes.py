@@ -100,6 +100,18 @@ async def test_a_cluster_that_is_not_configured(transport: str, tmp_path: Path, 
         assert scheduler.states() == []
 
 
+async def test_many_strangers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who asked is told of each; the log has some of them, and how many more there are."""
+    async with scheduling("http", tmp_path) as scheduler:
+        nodes = [(f"stranger{number}", ["idle"]) for number in range(100)]
+        assert await scheduler.send("nodestate", report(*nodes)) == "done"
+        assert scheduler.answer is not None
+        assert len(json.loads(scheduler.answer.body)["skipped"]) == 100
+        lines = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+        assert len(lines) == 11
+        assert lines[-1] == "90 more nodes of cluster 'c' skipped"
+
+
 async def test_a_cluster_whose_hosts_are_not_listed(transport: str, tmp_path: Path) -> None:
     """The wildcard of a node list is one for node states as well (D-122)."""
     async with scheduling(transport, tmp_path) as scheduler:

@@ -7,6 +7,7 @@ one transaction, with one time.
 """
 
 import logging
+from collections.abc import Sequence
 
 import trio
 from attrs import evolve
@@ -39,6 +40,9 @@ _LONGEST_NAME = 255
 _DELETED_AT_ONCE = 2000
 """States in one transaction; others who store something come in between."""
 
+_TOLD = 10
+"""Lines in the log for the nodes of one report: a whole cluster may be missing in the node lists."""
+
 _DOWN = NodeHealth(Health.FULL, known=False)
 """The health of a node that is down: nothing is expected of it."""
 _UNCHECKED = NodeHealth(Health.FAILED, known=False)
@@ -62,10 +66,16 @@ async def store_report(
         stored = await registry.write(nodes.store_report, report.cluster, now, good)
     bad = [record for record in records if isinstance(record, SkippedNode)]
     stored = evolve(stored, skipped=(*repeated, *bad, *stored.skipped))
-    for skipped in stored.skipped:
-        fields = {"cluster": report.cluster, "host": skipped.hostname, "reason": skipped.reason}
-        log.error("node %(host)r of cluster %(cluster)r skipped: %(reason)s", fields)
+    _tell_skipped(report.cluster, stored.skipped)
     return stored
+
+
+def _tell_skipped(cluster: str, skipped: Sequence[SkippedNode]) -> None:
+    for node in skipped[:_TOLD]:
+        fields = {"cluster": cluster, "host": node.hostname, "reason": node.reason}
+        log.error("node %(host)r of cluster %(cluster)r skipped: %(reason)s", fields)
+    if more := len(skipped[_TOLD:]):
+        log.error("%(nodes)d more nodes of cluster %(cluster)r skipped", {"nodes": more, "cluster": cluster})
 
 
 async def delete_old(registry: Registry, before: int) -> None:
