@@ -11,6 +11,8 @@ import numpy as np
 import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import Message as Frame
 
 from ccstore.config import Config
 
@@ -37,6 +39,18 @@ def decode_binary(frame: bytes) -> Message:
     ]  # fmt: skip
     message = {"id": name, "op": "data", "from": start, "values": rows}
     return message | ({"token": token} if token else {})
+
+
+def messages_in(frames: bytes) -> list[str | bytes]:
+    """Read the frames that a session sends."""
+    connection = Connection(ConnectionType.CLIENT)
+    connection.receive_data(frames)
+    messages = []
+    for event in connection.events():
+        assert isinstance(event, Frame)
+        assert event.message_finished
+        messages.append(event.data if isinstance(event.data, str) else bytes(event.data))
+    return messages
 
 
 @define

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from apiserver import make_config
-from live_tools import connected, live
+from live_tools import connected, live, messages_in
 from test_docs_http import METRICS
 
 from ccstore.server.live import feed, hub, routes, session
@@ -93,7 +93,8 @@ def test_bytes() -> None:
     """The table of the binary message, offset by offset."""
     groups, times = np.array([2, 2, 7]), np.array([1000, 1060, 1001])
     body = stream.encode_data_binary(groups, times, np.array([1.5, np.nan, -2.0]), start=990, token="ab.1")
-    message = stream.with_id("né", body)
+    (message,) = messages_in(stream.encode_frame("né", body))
+    assert isinstance(message, bytes)
     assert message == (
         b"CCS1" + b"\4\0\0\0" + b"\2\0\0\0" + b"\3\0\0\0" + (990).to_bytes(8, "little")
         + b"\2\0\0\0\7\0\0\0" + b"\2\0\0\0\1\0\0\0" + b"\x0a\0\0\0\x46\0\0\0\x0b\0\0\0"

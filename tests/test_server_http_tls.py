@@ -30,8 +30,8 @@ def app(endless: Endless) -> App:
     return make_sample_app(endless)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[trustme.CA, str, str]:
+@pytest.fixture(name="certificate")
+def make_certificate(tmp_path: Path) -> tuple[trustme.CA, str, str]:
     """An authority, and the files of a certificate and its key."""
     authority = trustme.CA()
     leaf = authority.issue_cert("localhost", "127.0.0.1")

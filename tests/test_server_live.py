@@ -196,7 +196,13 @@ async def test_bad_messages_are_answered() -> None:
             answer = await client.until("error")
             name = {"id": "z"} if isinstance(message, dict) and message.get("id") else {}
             assert answer == {**name, "op": "error", "status": 400, "error": text}
-        for frame in ("", "{", "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace"), b"\0"):
+        for frame in (
+            "",
+            "{",
+            "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace"),
+            b"\0",
+            b"",
+        ):
             await client.socket.send_message(frame)
             assert (await client.until("error"))["status"] == 400
         await server.write(point("x", "h", 1, 60))

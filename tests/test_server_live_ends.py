@@ -11,7 +11,7 @@ import pytest
 import trio
 from apiserver import Point
 from attrs import define, field
-from live_tools import Told, connected, live
+from live_tools import Told, connected, live, messages_in
 from service_tools import fill
 from serving import NOW
 from test_server_api_permissions import PRIVATE_KEY, PUBLIC_KEY
@@ -188,7 +188,12 @@ async def reader() -> AsyncIterator[tuple[Services, Reader, list[session.Closing
     services, ends = make_services(apiserver.make_config(), now=lambda: NOW), []
     send, offered = trio.open_memory_channel[Any](0)
     requests, wanted = trio.open_memory_channel[str](0)
-    made = session.Session(services.hub, lambda: NOW, send.send, wanted.receive, lambda: None)
+
+    async def take(frames: bytes) -> None:
+        for message in messages_in(frames):
+            await send.send(message)
+
+    made = session.Session(services.hub, lambda: NOW, take, lambda _: False, wanted.receive, lambda: None)
 
     async def run() -> None:
         ends.append(await made.run())
@@ -205,6 +210,7 @@ def short_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a session queue four messages."""
     monkeypatch.setattr(session, "MAX_QUEUED", 4)
     monkeypatch.setattr(session, "_LITTLE", 1)
+    monkeypatch.setattr(session, "_SMALL", 1)  # no two together
 
 
 async def write(services: Services, *values: float, seconds: float = 0.1) -> None:

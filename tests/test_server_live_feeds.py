@@ -26,6 +26,7 @@ from ccstore.wire.stream import Body, SeriesWanted, Subscribe, decode_request
 def _short_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "MAX_QUEUED", 4)
     monkeypatch.setattr(session, "_LITTLE", 1)
+    monkeypatch.setattr(session, "_SMALL", 1)  # no two together
 
 
 async def interrupt(services: Services, client: Reader) -> None:

@@ -31,10 +31,19 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 
 from ccstore.server.body import RequestBody
-from ccstore.server.hosting import ABORT
+from ccstore.server.hosting import ABORT, FRAMES, Websocket
 from ccstore.server.traffic import LEFT, OTHER, Traffic
 
-__all__ = ["BELOW", "App", "ClientLeft", "connection_abort", "is_accepted", "note_bug", "request_body"]
+__all__ = [
+    "BELOW",
+    "App",
+    "ClientLeft",
+    "connection_abort",
+    "is_accepted",
+    "note_bug",
+    "request_body",
+    "websocket_frames",
+]
 
 LINGER = 5.0
 """Seconds for which the end of an early answer waits for the end of the body."""
@@ -148,6 +157,21 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
     app: App
 
+    async def handle_messages(  # type: ignore[override]  # as Quart-Trio has it
+        self, nursery: trio.Nursery, receive: ASGIReceiveCallable
+    ) -> None:
+        """Hand on what comes; Quart's own keeps each message until the next one, if there is one."""
+        while await self._hand_on(receive):
+            pass
+        nursery.cancel_scope.cancel()
+
+    async def _hand_on(self, receive: ASGIReceiveCallable) -> bool:
+        event = await receive()
+        if event["type"] == "websocket.receive":
+            data, text = event.get("bytes"), event.get("text")
+            await self.send_channel.send(data or text or ("" if data is None else b""))
+        return event["type"] != "websocket.disconnect"
+
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         scope = cast("dict[str, Any]", self.scope)
         closing = stopped = False
@@ -194,6 +218,12 @@ def connection_abort() -> Callable[[], None]:
     """Return what closes the connection of the websocket in hand under whoever uses it, shielded or not."""
     abort: Callable[[], None] = _scope()["state"][ABORT]
     return abort
+
+
+def websocket_frames() -> Websocket:
+    """Return what sends frames that are encoded already over the websocket in hand, once it is accepted."""
+    frames: Websocket = _scope()["state"][FRAMES]
+    return frames
 
 
 def is_accepted() -> bool:

@@ -12,9 +12,11 @@ on each connection, which that loop does not give.
 """
 
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,16 +25,18 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import h2, h11
+from hypercorn.protocol.events import Data
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState, WebsocketAcceptEvent
 from hypercorn.utils import repr_socket_addr
+from wsproto.connection import ConnectionState as WebsocketState
 
 from ccstore.errors import ConfigError
 from ccstore.server.traffic import Traffic
 
-__all__ = ["ABORT", "serve", "tls_context"]
+__all__ = ["ABORT", "FRAMES", "Websocket", "serve", "tls_context"]
 
 log = logging.getLogger("ccstore.http")
 
@@ -49,6 +53,10 @@ take a turn of the event loop for each of them."""
 
 ABORT = "ccstore.abort"
 """Key in the state of an ASGI scope: what closes the connection under whoever uses it."""
+FRAMES = "ccstore.frames"
+"""Key in the state of the ASGI scope of a websocket that is accepted: the `Websocket`."""
+_SEND_NOWAIT = "ccstore.send_nowait"
+"""Key in the state of an ASGI scope: `_Connection.send_nowait`."""
 
 CIPHERS = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
 """For TLS 1.2; the suites of TLS 1.3 need no choice."""
@@ -133,8 +141,12 @@ class _Connection(TCPServer):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        transport = getattr(self.stream, "transport_stream", self.stream)  # of TLS, or itself
-        self.state = LifespanState({**self.state, ABORT: transport.abort})
+        stream: Any = self.stream
+        transport: _Transport = getattr(stream, "transport_stream", stream)  # of TLS, or itself
+        self._plain = transport if transport is stream else None
+        """The connection, if it is not encrypted."""
+        own = {ABORT: transport.abort, _SEND_NOWAIT: self.send_nowait}
+        self.state = LifespanState({**self.state, **own})
         self._idle = trio.Event()
         self._idle.set()
         self._idle_since = trio.current_time()
@@ -157,6 +169,18 @@ class _Connection(TCPServer):
             case _:
                 await super().protocol_send(event)
 
+    def send_nowait(self, data: bytes) -> bool:
+        """Send bytes, if none wait before them and the kernel takes some; a task sends the rest.
+
+        Returns False if nothing is sent.
+        """
+        plain = self._plain
+        if plain is None or self.send_lock.locked() or not plain.send_nowait(data):
+            return False
+        if plain.rest:
+            self._task_group.spawn(super().protocol_send, RawData(b""))  # which goes behind the rest
+        return True
+
     async def _idle_timeout(self) -> None:
         """Close the connection when it was idle for long, or is idle and the server stops."""
         timeout, stopped = self.config.keep_alive_timeout, self.context.terminated
@@ -173,9 +197,18 @@ class _Connection(TCPServer):
         return trio.current_time() - self._idle_since if self._idle.is_set() else 0.0
 
     async def _read_data(self) -> None:
-        with self._reading:
-            await super()._read_data()
+        """Hand on what comes; Hypercorn's own keeps each message until the next one, if there is one."""
+        with self._reading, suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+            while await self._read_some():
+                pass
+        if not self._reading.cancelled_caught:
+            await self.protocol.handle(Closed())
         await self.idle_task.stop()  # nobody is left to wait for
+
+    async def _read_some(self) -> bool:
+        data = await self.stream.receive_some(READ_BYTES)
+        await self.protocol.handle(RawData(bytes(data)))
+        return bool(data)
 
 
 class _Transport(trio.abc.Stream):
@@ -187,6 +220,8 @@ class _Transport(trio.abc.Stream):
 
     def __init__(self, stream: trio.SocketStream, live: "set[_Transport]", traffic: Traffic) -> None:
         self.socket = stream.socket
+        self.rest = b""
+        """What `send_nowait` has left over; it goes ahead of whatever is sent next."""
         self._stream = stream
         self._live = live
         self._traffic = traffic
@@ -196,14 +231,29 @@ class _Transport(trio.abc.Stream):
         stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.rest:
+            await self._stream.send_all(self.rest)
+            self.rest = b""
         await self._stream.send_all(data)
         self._traffic.sent_bytes += len(data)
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Hand bytes to the kernel, while nobody else sends, and keep a rest; False if it takes none."""
+        if self.rest:
+            return False
+        try:
+            taken = os.write(self.socket.fileno(), data)
+        except OSError:  # full, or gone: who waits until it takes them will learn which
+            return False
+        self.rest = data[taken:]
+        self._traffic.sent_bytes += len(data)
+        return True
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive more than `max_bytes` if there is more; Hypercorn and SSLStream take what comes."""
+        """Receive more than `max_bytes` if there is more; SSLStream takes what comes."""
         data = await self._stream.receive_some(max(max_bytes or 0, READ_BYTES))
         self._traffic.received_bytes += len(data)
         return data
@@ -246,20 +296,39 @@ class _StreamBuffer(h2.StreamBuffer):
         return await super().pop(max_length)
 
 
-class _PlainWebsocket(WSStream):
-    """A websocket without compression, though browsers offer it.
+class Websocket(WSStream):
+    """A websocket that also takes frames that are encoded already, for these may be the same for many.
 
-    Each would take hundreds of kilobytes for its own state, and compress what is the same for all of them.
+    Without compression, though browsers offer it. Each would take hundreds of kilobytes for its own state,
+    and compress what is the same for all of them.
     """
+
+    async def send_frames(self, frames: bytes) -> None:
+        """Send whole frames of messages; nobody gets them once the websocket is being closed."""
+        if self._is_open():
+            await self.send(Data(stream_id=self.stream_id, data=frames))
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def send_nowait(self, frames: bytes) -> bool:
+        """Send them at once, by no task; False if that cannot be: with HTTP/2, TLS or a full connection."""
+        if self.handshake.http_version != "1.1" or not self._is_open():
+            return False
+        sent: bool = self.scope["state"][_SEND_NOWAIT](frames)
+        return sent
+
+    def _is_open(self) -> bool:
+        return not self.closed and self.connection.state is WebsocketState.OPEN
 
     async def _accept(self, message: WebsocketAcceptEvent) -> None:
         self.handshake.extensions = None
         await super()._accept(message)
+        self.scope["state"][FRAMES] = self
 
 
 h2.StreamBuffer = _StreamBuffer  # type: ignore[misc]  # there is no other way to hand these over
-h2.WSStream = _PlainWebsocket  # type: ignore[attr-defined]
-h11.WSStream = _PlainWebsocket  # type: ignore[attr-defined]
+h2.WSStream = Websocket  # type: ignore[attr-defined]
+h11.WSStream = Websocket  # type: ignore[attr-defined]
 
 
 async def _insist(

@@ -138,6 +138,8 @@ def _streams(services: Services) -> Iterator[Family]:
     yield counter("stream_closed_slow", "Connections closed for slow clients.", live.closed_slow)
     text = "The longest time from a sample to the end of its hand-over to all who are told of it."
     yield gauge("stream_delay_seconds_max", text, live.delay_seconds_max)
+    text = "That time, of each message of each subscription, up to the last client."
+    yield Family("histogram", "stream_delay_seconds", text, [({}, live.delays)])
 
 
 def _upkeep(services: Services) -> Iterator[Family]:

@@ -1,7 +1,9 @@
 """Messages of live streams: what a client asks for, and what it is sent, as text or bytes.
 
 A message to a client is a head with the client's name for the subscription, and a body that is the same for
-everybody who has subscribed to the same: so it is encoded once. `with_id` puts them together.
+everybody who has subscribed to the same: so it is encoded once. `encode_frame` puts them together, as they go
+over the connection. A server does not mask its frames (RFC 6455, 5.1): clients that call their subscriptions
+alike are sent the same bytes.
 
 It knows names and columns, not who is subscribed. Invariant: whatever a client sends, the outcome is a
 request or a ProtocolError whose text can be sent back.
@@ -38,10 +40,10 @@ __all__ = [
     "describe_queries",
     "encode_data",
     "encode_data_binary",
+    "encode_frame",
     "encode_series",
     "encode_text",
     "id_in",
-    "with_id",
 ]
 
 MAX_ID = 64
@@ -53,6 +55,8 @@ _MAX_INTERVAL = 3600
 _MAX_TOKEN = 100
 _REMEMBERED = 128 * 1024
 """Characters; longer messages are decoded each time."""
+_SHARED = 64 * 1024
+"""Characters; of longer messages each client's frame is made anew."""
 _MAGIC = b"CCS1"
 _HEAD = struct.Struct("<4sIIIq")
 
@@ -187,13 +191,34 @@ def _refuse_others(value: Mapping[str, Any], *known: str) -> None:
 # --- what a client is sent
 
 
-def with_id(name: str, body: Body) -> Body:
-    """Return the message of which `body` is the part that all who are told the same have in common."""
-    if not name:
-        return f"{{{body}" if isinstance(body, str) else body
+def encode_frame(name: str, body: Body) -> bytes:
+    """Return a websocket frame with a message; `body` is what all who are told the same have in common.
+
+    Clients of one program call their subscriptions alike, so the last frames are remembered.
+    """
+    return _encode_known(name, body) if len(body) < _SHARED else _encode_frame(name, body)
+
+
+def _encode_frame(name: str, body: Body) -> bytes:
     if isinstance(body, str):
-        return f'{{"id":{orjson.dumps(name).decode()},{body}'
-    return body + name.encode()
+        kind, head, tail = _TEXT, b'{"id":%b,' % orjson.dumps(name) if name else b"{", body.encode()
+    else:
+        kind, head, tail = _BINARY, body, name.encode()
+    size = len(head) + len(tail)
+    if size < _SHORT:
+        start = bytes((_FINAL | kind, size))
+    elif size < 1 << 16:
+        start = struct.pack(">BBH", _FINAL | kind, _SHORT, size)
+    else:
+        start = struct.pack(">BBQ", _FINAL | kind, _LONG, size)
+    return b"".join((start, head, tail))
+
+
+_encode_known = functools.lru_cache(maxsize=8)(_encode_frame)
+
+_FINAL, _TEXT, _BINARY = 0x80, 1, 2  # RFC 6455, 5.2
+_SHORT, _LONG = 126, 127
+"""In the place of a length: it follows, as a number of two or eight bytes."""
 
 
 def encode_text(op: str, **values: Any) -> str:

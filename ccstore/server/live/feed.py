@@ -124,16 +124,33 @@ class Feed:
             self.sequence += 1
             yield from self._encode(_in_pieces(changes))
 
-    def publish(self, bodies: Sequence[Body]) -> list[Listener]:
-        """Tell everybody; return who had no room for it, and listens no more."""
+    def publish(self, bodies: Sequence[Body]) -> Iterator[bool]:
+        """Tell everybody; yield of each whether there was no room, so that it is interrupted.
+
+        Others may run between two: who leaves is not told, who comes back meanwhile has got it by `since`.
+        """
         if not bodies:
-            return []
+            return
         self._snapshot = []
         self._keep(bodies)
-        lost = [listener for listener in self.listeners if not listener.tell(bodies)]
-        self.listeners.difference_update(lost)
-        self.absentees.update(lost)
-        return lost
+        for listener in list(self.listeners):
+            if listener not in self.listeners:
+                continue
+            is_lost = not listener.tell(bodies)
+            if is_lost:
+                self.listeners.discard(listener)
+                self.absentees.add(listener)
+                listener.interrupt()
+            yield is_lost
+
+    def admit(self, snapshot: Sequence[Body]) -> Iterator[None]:
+        """Tell the snapshot to all joiners who have room for it; others may run between two."""
+        for listener in list(self.joiners):
+            if listener in self.joiners and listener.is_ready and listener.tell(snapshot):
+                self.joiners.discard(listener)
+                self.listeners.add(listener)
+                self.has_begun = True
+                yield
 
     def snapshot(self) -> Iterator[Body]:
         """Encode all that was told so far; nothing else may be done with the feed meanwhile.

@@ -2,7 +2,7 @@
 
 Owns the feeds and the one task that refreshes them. What comes in costs a kernel over the series of a batch
 that stamps those that are watched, and nothing if nobody is subscribed. The task reads what was stamped,
-encodes what is different once for each feed, and puts references to it into the queues of the sessions.
+encodes what is different once for each feed, and hands it to the sessions, which send it at once.
 
 Invariant: the work for streams, sending included, takes at most one part in `_SHARE` + 1 of the time of the
 event loop; beyond that, messages come less often and have more in them. So what comes in has the right of
@@ -24,6 +24,7 @@ from ccstore.memory.resample import MINIMUM_POINTS
 from ccstore.memory.store import Store
 from ccstore.memory.watch import Marks, View
 from ccstore.model import Batch
+from ccstore.server.histogram import Histogram
 from ccstore.server.live.feed import Feed, Listener, start_of, step_of
 from ccstore.wire.stream import Body, SeriesWanted, ServerWanted, encode_text
 
@@ -65,7 +66,9 @@ class LiveStatistics:
     closed_slow: int = 0
     """Connections that were closed for that."""
     delay_seconds_max: float = 0.0
-    """The longest time from a sample to the end of its hand-over to the queues."""
+    """The longest time from a sample to the end of its hand-over to the connections."""
+    delays: Histogram = field(factory=Histogram)
+    """The same for each entry of each subscription."""
 
 
 @define(eq=False)
@@ -102,7 +105,8 @@ class Hub:
         self._wake = trio.Event()
         self._first_news = 0.0
         self._epoch = self._freed = -1
-        self._until = 0.0
+        self._worked = self._resumed = 0.0
+        """Seconds of work since the last rest, and when the work in hand began."""
         self._dropped: list[Feed] = []
         """Whose series are still watched."""
 
@@ -199,11 +203,12 @@ class Hub:
             nursery.start_soon(self._pulse)
             while True:
                 await self._wake.wait()
-                began = trio.current_time()
+                self._worked = 0.0
+                self._go_on()
                 await self._look()
-                await trio.lowlevel.checkpoint()  # now those who send have got their turn
-                spent = trio.current_time() - began
-                await trio.sleep(min(max(_PAUSE, _SHARE * spent), _MAX_PAUSE))
+                await trio.lowlevel.checkpoint()  # those who send what was queued: their turn counts
+                self._worked += trio.current_time() - self._resumed
+                await trio.sleep(min(max(_PAUSE, _SHARE * self._worked), _MAX_PAUSE))
 
     def awake(self) -> None:
         """Let the task look for what is new."""
@@ -224,7 +229,7 @@ class Hub:
             if feed in self._dropped:
                 continue
             try:
-                await self._refresh(feed)
+                await self._refresh(feed, first_news)
             except Exception as error:  # a bug of ours; like that of a query, it must not take the store away
                 log.error("bug in the stream of %(wanted)r", {"wanted": feed.wanted}, exc_info=error)
                 self._give_up(feed)
@@ -232,22 +237,19 @@ class Hub:
         took = trio.current_time() - first_news
         self.statistics.delay_seconds_max = max(self.statistics.delay_seconds_max, took)
 
-    async def _refresh(self, feed: Feed) -> None:
+    async def _refresh(self, feed: Feed, first_news: float) -> None:
         """Tell all that is new of a feed, then all there is to those who join."""
         before = feed.view.start
         feed.view.advance(feed.start_at(self._now()))
         changes = [one for one in await self._stepwise(feed.view.refresh()) if one is not None]
         bodies = await self._stepwise(feed.news(changes, moved=feed.view.start > before))
-        lost = feed.publish(bodies)
-        self.statistics.lags += len(lost)
-        for listener in lost:
-            listener.interrupt()
+        lost = await self._stepwise(feed.publish(bodies))
+        if lost:
+            self.statistics.lags += sum(lost)
+            self.statistics.delays.observe(trio.current_time() - first_news)
         if any(listener.is_ready for listener in feed.joiners):
             snapshot = await self._stepwise(feed.snapshot())
-            joined = {listener for listener in feed.joiners if listener.is_ready and listener.tell(snapshot)}
-            feed.has_begun = feed.has_begun or bool(joined)
-            feed.joiners -= joined
-            feed.listeners |= joined
+            await self._stepwise(feed.admit(snapshot))
 
     async def _stepwise(self, pieces: Iterator[T]) -> list[T]:
         """Make all pieces, a millisecond at a time."""
@@ -258,10 +260,15 @@ class Hub:
         return made
 
     async def _breathe(self) -> None:
-        """Let others run after a millisecond of work."""
-        if trio.current_time() >= self._until:
+        """Let others run after a millisecond of work; what they do meanwhile is not counted."""
+        now = trio.current_time()
+        if now >= self._resumed + _STEP:
+            self._worked += now - self._resumed
             await trio.lowlevel.checkpoint()
-            self._until = trio.current_time() + _STEP
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._resumed = trio.current_time()
 
     def _give_up(self, feed: Feed) -> None:
         self._drop(feed)
@@ -287,6 +294,7 @@ class Hub:
         """Do what is due each second: move windows, tell the server's numbers, forget idle feeds."""
         while True:
             await trio.sleep(_PULSE)
+            self._go_on()
             for call in list(self.pulses):
                 if call in self.pulses:
                     call()

@@ -53,10 +53,13 @@ async def _stream(app: App, services: Services, below: str = "") -> None:  # noq
     if services.hub.statistics.connections >= MAX_CONNECTIONS:
         raise BusyError(f"stream: {MAX_CONNECTIONS} connections already")
     await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in websocket.requested_subprotocols else None)
-    session = Session(services.hub, services.now, websocket.send, websocket.receive, check_token)
+    frames = asgi.websocket_frames()
+    session = Session(
+        services.hub, services.now, frames.send_frames, frames.send_nowait, websocket.receive, check_token
+    )
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cut_off, session.ending, asgi.connection_abort())
+            session.at_end = partial(nursery.start_soon, _cut_off, asgi.connection_abort())
             if (closing := await session.run()) is not None:
                 await websocket.close(closing.code, closing.reason)
             nursery.cancel_scope.cancel()
@@ -64,9 +67,8 @@ async def _stream(app: App, services: Services, below: str = "") -> None:  # noq
         pass
 
 
-async def _cut_off(ending: trio.Event, abort: Callable[[], None]) -> None:
+async def _cut_off(abort: Callable[[], None]) -> None:
     """End the connection itself where the client takes neither what was under way nor the last words."""
-    await ending.wait()
     await trio.sleep(_LAST_WORDS)
     abort()
 

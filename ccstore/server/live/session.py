@@ -1,8 +1,9 @@
 """A session: one websocket, its subscriptions, and the queue of what it is still to be sent.
 
-Owns the connection from the handshake on. One task reads what the client wants, one sends; the hub puts
-messages into the queue and never waits. Invariant: whatever a client sends or does not read, it gets an
-error or is closed, and no other session notices.
+Owns the connection from the handshake on. A task reads what the client wants. The hub hands over messages
+and never waits: where nothing is queued, one goes to the kernel at once, without a turn of any task; what
+that does not take is queued, and a task sends it. Invariant: whatever a client sends or does not read, it
+gets an error or is closed, and no other session notices.
 
 A full queue means that the client takes less than there is to tell. Then its subscription is interrupted:
 what does not fit is not queued; when the queue is empty, the client is told what range it missed and gets
@@ -11,7 +12,7 @@ a snapshot. If that goes on, or nothing is taken at all, the connection is close
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import trio
 from attrs import define, field, frozen
@@ -26,9 +27,9 @@ from ccstore.wire.stream import (
     Subscribe,
     Unsubscribe,
     decode_request,
+    encode_frame,
     encode_text,
     id_in,
-    with_id,
 )
 
 __all__ = ["Closing", "Session"]
@@ -45,6 +46,9 @@ MAX_QUEUED_BYTES = 4 * MIB
 
 _LITTLE = 64 * KIB
 """With less in the queue it takes a message of any size."""
+_SMALL = 64 * KIB
+"""A larger message is not sent at once, for its copy would hold up who hands it over; and so much of what is
+queued is sent in one piece."""
 _HEARTBEAT = 15.0
 """Seconds without a message after which one is sent that says nothing."""
 _PATIENCE = 30.0
@@ -102,24 +106,27 @@ class Session:
     """One connection.
 
     now: tells the wall clock in whole seconds.
-    send: sends a message.
+    send: sends websocket frames.
+    send_nowait: sends a frame if there is no need to wait; False if there is.
     receive: waits for a message.
     check_token: raises AuthenticationError once the client's token does not hold any more.
     """
 
     hub: Hub
     now: Callable[[], int]
-    send: Callable[[Body], Awaitable[None]]
+    send: Callable[[bytes], Awaitable[None]]
+    send_nowait: Callable[[bytes], bool]
     receive: Callable[[], Awaitable[Body]]
     check_token: Callable[[], None]
-    ending: trio.Event = field(init=False, factory=trio.Event)
-    """Set when it is to be closed; a message under way to a client that takes nothing may keep it."""
+    at_end: Callable[[], None] = field(init=False, default=lambda: None)
+    """Called when it is to be closed; a message under way to a client that takes nothing may keep it."""
     _subscriptions: dict[str, Subscription] = field(factory=dict)
     _interrupted: list[Subscription] = field(factory=list)
     _queue: deque[tuple[str, Body]] = field(factory=deque)
     _queued_bytes: int = 0
-    _filled: trio.Event = field(factory=trio.Event)
-    """Set when a message is put into the queue."""
+    _nursery: trio.Nursery = field(init=False)
+    """Of the task that sends what is queued, while something is."""
+    _is_sending: bool = False
     _is_waited_for: bool = False
     """Whether a snapshot was held back until the queue is empty."""
     _room: trio.Event = field(factory=trio.Event)
@@ -133,43 +140,51 @@ class Session:
 
     async def run(self) -> Closing | None:
         """Serve the client until it leaves or is to be closed; return how it is to be closed."""
-        hub = self.hub
-        hub.statistics.connections += 1
-        hub.pulses.add(self._pulse)
+        self.hub.statistics.connections += 1
+        self.hub.pulses.add(self._pulse)
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send_queued)
-                    await self._read()
+                async with trio.open_nursery() as self._nursery:
+                    try:
+                        await self._read()
+                    finally:  # here the nursery is still open: who is told something may need it
+                        self._leave()
         finally:
-            hub.statistics.connections -= 1
-            hub.pulses.discard(self._pulse)
-            for subscription in self._subscriptions.values():
-                hub.unsubscribe(subscription, subscription.wanted)
+            self.hub.statistics.connections -= 1
         return self._closing
 
     def close(self, code: int, reason: str) -> None:
         """Let the connection be closed."""
-        self._closing = self._closing or Closing(code, reason)
-        self.ending.set()
+        if self._closing is None:
+            self._closing = Closing(code, reason)
+            self.at_end()
         self._scope.cancel()
+
+    def _leave(self) -> None:
+        """Be told nothing any more."""
+        self.hub.pulses.discard(self._pulse)
+        for subscription in self._subscriptions.values():
+            self.hub.unsubscribe(subscription, subscription.wanted)
+        self._interrupted.clear()
 
     # --- what the client wants
 
     async def _read(self) -> None:
         while True:
-            message = await self.receive()
-            while len(self._queue) > MAX_QUEUED // 2:  # who does not read is not answered
-                self._room = trio.Event()
-                await self._room.wait()
-            try:
-                if isinstance(message, bytes):
-                    raise ProtocolError("message: bytes (wanted text)")
-                self._do(await _decode(message))
-            except CcstoreError as error:
-                self.hub.statistics.refused += 1
-                body = encode_text("error", status=status_of(error) or 400, error=str(error))
-                self._put(id_in(message) or "", body)
+            await self._follow(await self.receive())  # and keep no message while it waits for the next one
+
+    async def _follow(self, message: Body) -> None:
+        while len(self._queue) > MAX_QUEUED // 2:  # who does not read is not answered
+            self._room = trio.Event()
+            await self._room.wait()
+        try:
+            if isinstance(message, bytes):
+                raise ProtocolError("message: bytes (wanted text)")
+            self._do(await _decode(message))
+        except CcstoreError as error:
+            self.hub.statistics.refused += 1
+            body = encode_text("error", status=status_of(error) or 400, error=str(error))
+            self._put(id_in(message) or "", body)
 
     def _do(self, request: Subscribe | Unsubscribe) -> None:
         name = request.id
@@ -231,33 +246,49 @@ class Session:
         self._put(subscription.name, encode_text("error", status=500, error=reason))
 
     def _put(self, name: str, body: Body) -> None:
+        """Send a message at once, or queue it."""
         if not self._queue:
             self._idle_since = trio.current_time()
+            if len(body) <= _SMALL and self.send_nowait(encode_frame(name, body)):
+                self._count_sent(body)
+                return
         self._queue.append((name, body))
         self._queued_bytes += len(body)
-        self._filled.set()
+        if not self._is_sending:
+            self._is_sending = True
+            self._nursery.start_soon(self._send_queued)
 
     async def _send_queued(self) -> None:
-        """Send what is in the queue; a message leaves it when it was sent."""
-        queue, statistics = self._queue, self.hub.statistics
-        while True:
+        """Send what is in the queue, small messages together; a message leaves it when it was sent."""
+        queue = self._queue
+        while queue or self._interrupted or self._is_waited_for:
             while queue:
-                name, body = queue[0]
-                await self.send(with_id(name, body))
-                queue.popleft()
-                self._queued_bytes -= len(body)
+                frames = list(self._next_frames())
+                await self.send(b"".join(frames))
+                for _ in frames:
+                    _, body = queue.popleft()
+                    self._queued_bytes -= len(body)
+                    self._count_sent(body)
                 self._idle_since = trio.current_time()
-                statistics.sent_messages += 1
-                statistics.sent_bytes += len(body)
-                if len(queue) == MAX_QUEUED // 2:
+                if len(queue) <= MAX_QUEUED // 2:
                     self._room.set()
             self._resume_interrupted()
             if self._is_waited_for:
                 self._is_waited_for = False
                 self.hub.awake()
-            if not queue:
-                self._filled = trio.Event()
-                await self._filled.wait()
+        self._is_sending = False
+
+    def _next_frames(self) -> Iterator[bytes]:
+        size = 0
+        for name, body in self._queue:
+            size += len(body)
+            if size > _SMALL and size > len(body):
+                return
+            yield encode_frame(name, body)
+
+    def _count_sent(self, body: Body) -> None:
+        self.hub.statistics.sent_messages += 1
+        self.hub.statistics.sent_bytes += len(body)
 
     def _resume_interrupted(self) -> None:
         for subscription in self._interrupted:
@@ -284,7 +315,7 @@ class Session:
             self._put("", encode_text("heartbeat", time=self.now()))
 
     def _close_slow(self) -> None:
-        self.hub.statistics.closed_slow += not self.ending.is_set()
+        self.hub.statistics.closed_slow += self._closing is None
         self.close(TRY_AGAIN_LATER, "too slow: more was to tell than was read")
 
 
