@@ -11,7 +11,7 @@ from memory_tools import AVG, FOREVER, NONE, SUM, batch_of, enlist, make_store
 
 from ccstore.jit import JIT
 from ccstore.memory.layout import USED, Pool
-from ccstore.memory.naming import Numbered, Numbering, Resolver, name_series
+from ccstore.memory.naming import Numbered, Numbering, Resolver, join_numbered, name_series
 from ccstore.memory.store import Store
 from ccstore.model import Metric, Names, Outcome
 
@@ -200,6 +200,27 @@ def test_nothing_stored_is_nothing_numbered() -> None:
     store.append(batch, latest=NOW)
     assert batch.outcomes.tolist() == [255, Outcome.FUTURE]
     assert numbering.number(batch) == []
+
+
+def test_batches_that_follow_one_another_are_joined() -> None:
+    """In their order, behind the names that they need, whatever page they are on."""
+    store = Store(METRICS, max_series=10, max_bytes=0)
+    first, second = enlist(store, ("c", "h")), enlist(store, ("c", "h"), 1)
+    numbering = Numbering(store, 1)
+    parts, expected = [], []
+    for k in range(200):
+        count = 3000 + k
+        ids = [first] * (count - 1) + [second if k > 100 else first]
+        batch = batch_of(ids, [(NOW, float(k))] * count)
+        batch.outcomes[:] = Outcome.STORED
+        parts += numbering.number(batch)
+        expected += [float(k)] * count
+    joined = join_numbered(parts)
+    assert [names is not None for names, _ in joined].count(True) == 2
+    assert np.concatenate([samples.values for _, samples in joined]).tolist() == expected
+    numbers = np.concatenate([samples.numbers for _, samples in joined])
+    assert np.count_nonzero(numbers) == 99
+    assert len(joined) < 10
 
 
 def test_hosts_spread_over_the_shards() -> None:

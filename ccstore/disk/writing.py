@@ -25,6 +25,10 @@ _BLOCK_VALUES = 1 << 19
 """Of a block, at least, but for the last one: 2 MiB, which is what a damaged byte can cost."""
 
 
+_FRAME = 1 << 14
+"""Samples that are worth a frame of their own, if the alternative is to copy them."""
+
+
 class Segment:
     """The file that a shard's log writes; it is made when there is something to write."""
 
@@ -52,7 +56,10 @@ class Segment:
             if names is not None:
                 parts.append(encode_names(names, position=self._named))
                 self._named = self._named.after(names)
-        parts.append(encode_samples(join_samples([samples for _, samples in entries])))
+        stretches = [samples for _, samples in entries]
+        if min(len(samples.numbers) for samples in stretches) < _FRAME:
+            stretches = [join_samples(stretches)]
+        parts += map(encode_samples, stretches)
         try:
             if self._file is None:
                 parts.insert(0, encode_head(Head(Kind.SEGMENT, self._shard, self._number, self._now())))

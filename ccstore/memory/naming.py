@@ -22,11 +22,14 @@ from ccstore.memory.layout import NUMBER
 from ccstore.memory.store import Store
 from ccstore.model import Batch, Names, Samples
 
-__all__ = ["Numbered", "Numbering", "Resolver", "name_series"]
+__all__ = ["Numbered", "Numbering", "Resolver", "join_numbered", "name_series"]
 
 _DEEPEST = 4  # cluster, host, component, subcomponent
 _PLACES_AT_ONCE = 1024  # a millisecond if they are new
 _SERIES_AT_ONCE = 1 << 15  # a millisecond
+_SHEET = 1 << 18
+"""Samples on the pages of all shards together, 4 MiB: larger ones come new from the system
+each time, which costs as much as all that is written to them."""
 
 
 @frozen
@@ -34,16 +37,42 @@ class Numbered:
     """What a batch stored of the hosts of one shard, for the file that its log writes now."""
 
     shard: int
-    samples: Samples
+    page: Samples
+    """Where its samples are, between those of other batches; nobody writes there again."""
+    start: int
+    stop: int
     names: Names | None
     """Of the series that the file did not name yet."""
+
+    @property
+    def samples(self) -> Samples:
+        """What was stored; views of the page."""
+        rows = slice(self.start, self.stop)
+        return Samples(self.page.numbers[rows], self.page.times[rows], self.page.values[rows])
+
+
+def join_numbered(parts: Sequence[Numbered]) -> list[tuple[Names | None, Samples]]:
+    """Return what batches stored of one shard, in their order; what is one piece of a page is one."""
+    joined: list[Numbered] = []
+    for part in parts:
+        before = joined[-1] if joined else None
+        if (
+            before is None
+            or part.names is not None
+            or part.page is not before.page
+            or part.start != before.stop
+        ):
+            joined.append(part)
+        else:
+            joined[-1] = Numbered(part.shard, part.page, before.start, part.stop, before.names)
+    return [(one.names, one.samples) for one in joined]
 
 
 class Numbering:
     """Numbers of the series in the files that the shards of a log write now.
 
     The shard of a series follows from the names of cluster and host, so it is the same at every start.
-    It costs 8 bytes a series.
+    It costs 8 bytes a series, and the pages on which samples are put together until they are written.
     """
 
     def __init__(self, store: Store, shards: int) -> None:
@@ -54,6 +83,8 @@ class Numbering:
         self._names = [_FileNames(store) for _ in range(shards)]
         for shard in range(shards):
             self.begin(shard)
+        self._ends = np.zeros(shards, np.int64)  # of what the pages hold
+        self._turn(0)
 
     def begin(self, shard: int) -> None:
         """Begin a new file for a shard: nothing has a number in it."""
@@ -63,23 +94,33 @@ class Numbering:
 
     def number(self, batch: Batch) -> list[Numbered]:
         """Return what was stored of a batch, for each shard that has any; in copies of its own."""
-        shards = len(self._files)
-        numbers, times = np.empty(batch.count, np.int32), np.empty(batch.count, np.int64)
-        values, fresh = np.empty(batch.count, np.float32), np.empty(batch.count, np.int32)
-        ends, fresh_ends = np.zeros(shards, np.int64), np.zeros(shards, np.int64)
-        number.number_samples(
+        if int(self._ends.max()) + batch.count > len(self._pages[0].numbers):
+            self._turn(batch.count)
+        begins, fresh = self._ends.tolist(), np.empty(batch.count, np.int32)
+        count = number.number_samples(
             self._store.columns, self._table, self._files, self._counts,
             batch.series, batch.times, batch.values, batch.outcomes, batch.count,
-            numbers, times, values, ends, fresh, fresh_ends,
+            *self._sheet, self._ends, fresh,
         )  # fmt: skip
-        found, first, first_fresh = [], 0, 0
-        for shard, (end, fresh_end) in enumerate(zip(ends.tolist(), fresh_ends.tolist(), strict=True)):
-            if end > first:
-                rows, new = slice(first, end), fresh[first_fresh:fresh_end]
-                names = self._names[shard].name(new) if len(new) else None
-                found.append(Numbered(shard, Samples(numbers[rows], times[rows], values[rows]), names))
-            first, first_fresh = end, fresh_end
+        found = []
+        for shard, (start, stop) in enumerate(zip(begins, self._ends.tolist(), strict=True)):
+            if stop > start:
+                names = self._name(shard, fresh[:count]) if count else None
+                found.append(Numbered(shard, self._pages[shard], start, stop, names))
         return found
+
+    def _turn(self, least: int) -> None:
+        """Begin new pages with room for so many samples; the old ones stay as long as somebody has them."""
+        shards = len(self._files)
+        room = (shards, max(_SHEET // shards, least))
+        self._sheet = np.empty(room, np.int32), np.empty(room, np.int64), np.empty(room, np.float32)
+        self._pages = [Samples(*columns) for columns in zip(*self._sheet, strict=True)]
+        self._ends[:] = 0
+
+    def _name(self, shard: int, fresh: NDArray[np.int32]) -> Names | None:
+        """Return names of those series that just got a number in the file of a shard."""
+        new = fresh[self._table["file"][fresh] == self._files[shard]]
+        return self._names[shard].name(new) if len(new) else None
 
     def shard_of(self, host: int) -> int:
         """Return the shard of the series of a host, given its place."""

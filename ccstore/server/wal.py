@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from ccstore.disk.formats import Format, LogFiles
 from ccstore.errors import BusyError, UnavailableError
-from ccstore.memory.naming import Numbering
+from ccstore.memory.naming import Numbered, Numbering, join_numbered
 from ccstore.memory.store import Store
-from ccstore.model import Batch, Names, Samples
+from ccstore.model import Batch
 from ccstore.server.histogram import Histogram
 
 __all__ = ["Cut", "Log", "NotDurableError", "Shard"]
@@ -54,8 +54,7 @@ class NotDurableError(UnavailableError):
 class Entry:
     """What one step of a message stored of the hosts of a shard."""
 
-    names: Names | None
-    samples: Samples
+    numbered: Numbered
     position: int
     """Samples of the shard that were appended with this one and before."""
 
@@ -169,8 +168,8 @@ class Log:
         """
         for numbered in self._numbering.number(batch):
             shard = self.shards[numbered.shard]
-            shard.appended += len(numbered.samples.numbers)
-            shard.send.send_nowait(Entry(numbered.names, numbered.samples, shard.appended))
+            shard.appended += numbered.stop - numbered.start
+            shard.send.send_nowait(Entry(numbered, shard.appended))
             if shard.has_enough:
                 shard.asked.set()
             reached[numbered.shard] = shard.appended
@@ -292,7 +291,7 @@ class Log:
         if not entries or shard.broken:
             return  # what a broken file does not take is in memory, and the next checkpoint ends the trouble
         began, self._time = trio.current_time(), self._now()
-        write = partial(shard.segment.commit, [(entry.names, entry.samples) for entry in entries])
+        write = partial(shard.segment.commit, join_numbered([entry.numbered for entry in entries]))
         try:
             shard.bytes += await trio.to_thread.run_sync(write)
         except OSError as error:

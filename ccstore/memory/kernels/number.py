@@ -1,4 +1,4 @@
-"""The kernel that gives numbers to the series of a batch and sorts its samples by shard."""
+"""The kernel that numbers the series of a batch and copies its samples to the pages of their shards."""
 
 import numpy as np
 from numba import types
@@ -10,6 +10,7 @@ from ccstore.model import Outcome
 OVERWRITTEN = int(Outcome.OVERWRITTEN)  # and STORED is below it
 
 u1, i4, i8, f4 = slots_of("u1"), slots_of("i4"), slots_of("i8"), slots_of("f4")
+i4_pages, i8_pages, f4_pages = [slots_of(dtype, dimensions=2) for dtype in ("i4", "i8", "f4")]
 table_of = slots_of(NUMBER)
 
 
@@ -26,52 +27,36 @@ def shard_of(columns, s, file, shards):
 
 
 @kernel(
-    COLUMNS, table_of, i4, i4, i4, i8, f4, u1, types.int64, i4, i8, f4, i8, i4, i8, returns=types.void
+    COLUMNS, table_of, i4, i4, i4, i8, f4, u1, types.int64, i4_pages, i8_pages, f4_pages, i8, i4
 )  # fmt: skip
 def number_samples(
     columns, table, files, counts, series, times, values, outcomes, count,
-    numbers, out_times, out_values, ends, fresh, fresh_ends,
+    numbers, out_times, out_values, ends, fresh,
 ):  # fmt: skip
-    """Copy the samples that were stored, shard by shard, with the number of their series.
+    """Copy the samples that were stored to the page of their shard, with the number of their series.
 
-    files, counts: of each shard, the file that it writes and how many series that has named. The
-    samples of shard k end at ``ends[k]``, the ids of the series that it has to name at
-    ``fresh_ends[k]``, in the order of their numbers. The last two arrays come as zeros.
+    files, counts: of each shard, the file that it writes and how many series that has named. Shard k has
+    the pages ``numbers[k]``, ``out_times[k]`` and ``out_values[k]``, used up to ``ends[k]``, with room for
+    the whole batch behind that. Returns how many series got a number, whose ids are in `fresh`.
     """
-    shards, last, shard, run = len(files), np.int32(-1), np.int64(0), np.int64(0)
-    for j in range(count):  # hosts come one after another, so the last shard is often that of the next row
-        s = series[j]
-        if s < 0 or outcomes[j] > OVERWRITTEN:
-            continue
-        file = table[s]["file"]
-        if file != last:
-            ends[shard] += run
-            shard, run = np.int64(shard_of(columns, s, file, shards)), np.int64(0)
-            last = files[shard]
-            if file != last:
-                table[s]["file"], table[s]["number"] = last, counts[shard] + fresh_ends[shard]
-                fresh_ends[shard] += 1
-        run += 1
-    ends[shard] += run
-    rows, names = 0, 0
-    for k in range(shards):
-        rows, ends[k] = rows + ends[k], rows
-        names, fresh_ends[k] = names + fresh_ends[k], names
-    last, shard, o, unnamed = np.int32(-1), np.int64(0), ends[0], counts[0]
+    shards, found = len(files), 0
+    last, shard, o = np.int32(-1), np.int64(0), ends[0]
     for j in range(count):
         s = series[j]
         if s < 0 or outcomes[j] > OVERWRITTEN:
             continue
-        file, n = table[s]["file"], table[s]["number"]
-        if file != last:
+        file = table[s]["file"]
+        if file != last:  # rarely: hosts come one after another
             ends[shard] = o
-            last, shard = file, np.int64(np.uint32(file) % np.uint32(shards))
-            o, unnamed = ends[shard], counts[shard]
-        numbers[o], out_times[o], out_values[o] = n, times[j], values[j]
+            shard = np.int64(shard_of(columns, s, file, shards))
+            last, o = files[shard], ends[shard]
+            if file != last:  # a series gets its number with its first sample
+                table[s]["file"], table[s]["number"] = last, counts[shard]
+                counts[shard] += 1
+                fresh[found] = s
+                found += 1
+        numbers[shard, o], out_times[shard, o] = table[s]["number"], times[j]
+        out_values[shard, o] = values[j]
         o += 1
-        if n == unnamed:  # a series gets its number with its first sample
-            fresh[fresh_ends[shard]] = s
-            fresh_ends[shard] += 1
-            counts[shard] += 1
-            unnamed = counts[shard]
     ends[shard] = o
+    return found
