@@ -159,6 +159,7 @@ async def test_resume_with_a_token_that_says_nothing(token: str) -> None:
 BAD: list[tuple[Any, str]] = [
     ({"op": "subscribe"}, "message.id: wanted a string of 1 to 64 characters"),
     ({"op": "subscribe", "id": ""}, "message.id: wanted a string of 1 to 64 characters"),
+    ({"op": "unsubscribe", "id": "\ud800"}, "message.id: wanted a string of 1 to 64 characters"),
     ({"op": "dance", "id": "z"}, 'message.op: wanted "subscribe" or "unsubscribe"'),
     ({"op": "subscribe", "id": "z"}, "message: wanted one of query, server"),
     ({"op": "subscribe", "id": "z", "query": {}, "server": {}}, "message: wanted one of query, server"),
@@ -194,7 +195,7 @@ async def test_bad_messages_are_answered() -> None:
         for message, text in BAD:
             await client.socket.send_message(json.dumps(message))
             answer = await client.until("error")
-            name = {"id": "z"} if isinstance(message, dict) and message.get("id") else {}
+            name = {"id": "z"} if isinstance(message, dict) and message.get("id") == "z" else {}
             assert answer == {**name, "op": "error", "status": 400, "error": text}
         for frame in (
             "",

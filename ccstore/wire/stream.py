@@ -124,7 +124,8 @@ def _decode(text: str) -> Subscribe | Unsubscribe:
     if not isinstance(value, dict):
         raise ProtocolError('message: wanted an object with "op"')
     name = value.get("id")
-    if not (isinstance(name, str) and 1 <= len(name) <= MAX_ID):
+    # half of a surrogate pair is a character in JSON, and cannot be sent back
+    if not (isinstance(name, str) and 1 <= len(name) <= MAX_ID and _is_text(name)):
         raise ProtocolError(f"message.id: wanted a string of 1 to {MAX_ID} characters")
     match value.get("op"):
         case "subscribe":
@@ -134,6 +135,10 @@ def _decode(text: str) -> Subscribe | Unsubscribe:
             return Unsubscribe(name)
         case _:
             raise ProtocolError('message.op: wanted "subscribe" or "unsubscribe"')
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 _decode_known = functools.lru_cache(maxsize=32)(_decode)
