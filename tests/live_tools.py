@@ -97,6 +97,11 @@ class Client:
         self.told.setdefault(name, Told())
         await self.send(op="subscribe", id=name, query=query, **more)
 
+    async def follow(self, name: str, wanted: Message, **more: Any) -> None:
+        """Subscribe to a job."""
+        self.told.setdefault(name, Told())
+        await self.send(op="subscribe", id=name, **wanted, **more)
+
     async def receive(self) -> Message:
         """Return the next message, after its subscription has taken it."""
         frame = await self.socket.get_message()

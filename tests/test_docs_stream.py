@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from apiserver import make_config
 from live_tools import connected, live, messages_in
-from test_docs_http import METRICS
+from test_docs_http import ALEX, METRICS
 
-from ccstore.server.live import feed, hub, routes, session
+from ccstore.server.live import feed, hub, nodes, routes, session
 from ccstore.wire import stream
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "stream.md").read_text(encoding="utf-8")
@@ -18,17 +18,44 @@ LINES = (
     "cpu_load,cluster=alex,hostname=a0001 value=2.5 1699999920",
 )
 LATER = "cpu_load,cluster=alex,hostname=a0001 value=3.5 1699999980"
+START = {"cluster": "alex", "jobId": 1001, "startTime": 1699999800, "user": "ann", "project": "thesis"}
+STOP = {"cluster": "alex", "jobId": 1001, "stopTime": 1699999990}
 
 
-async def test_every_exchange() -> None:
+def report(*nodes: dict[str, object]) -> tuple[str, dict[str, object]]:
+    """Return a report of nodes, and where it is sent."""
+    return "/api/nodestate/", {"cluster": "alex", "nodes": nodes}
+
+
+BEFORE: list[tuple[str, object]] = [
+    ("/api/write", "\n".join(LINES)),
+    ("/api/jobs/start_job/", {**START, "numNodes": 1, "resources": [{"hostname": "a0001"}]}),
+    report(
+        {"hostname": "a0001", "states": ["allocated"], "jobsRunning": 1, "cpusAllocated": 16},
+        {"hostname": "a0002", "states": ["idle"]},
+    ),
+]
+"""What has been told of before the first exchange."""
+HAPPENS: list[tuple[str, object]] = [
+    ("/api/write", LATER),
+    ("/api/jobs/stop_job/", STOP),
+    report({"hostname": "a0002", "states": ["down"]}),
+]
+"""What happens before each exchange that the server begins."""
+
+
+async def test_every_exchange(tmp_path: Path) -> None:
     """What the page sends is answered as the page says, in its order; names of tokens differ."""
+    happens = iter(HAPPENS)
     exchanges = re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     count = 0
-    async with live(make_config(METRICS)) as server, connected(server.port) as client:
-        await server.write(*LINES)
+    config = make_config(METRICS, clusters=ALEX, db=f"{tmp_path}/registry.db")
+    async with live(config) as server, connected(server.port) as client:
+        for path, body in BEFORE:
+            assert (await server.ask("POST", path, body)).status in (200, 201)
         for exchange in exchanges:
             if not exchange.startswith(">"):
-                await server.write(LATER)
+                assert (await server.ask("POST", *next(happens))).status == 200
             for line in exchange.splitlines():
                 if line.startswith("> "):
                     await client.socket.send_message(line[2:])
@@ -53,6 +80,7 @@ def test_the_numbers_of_the_page() -> None:
         f"| connections | {_thousands(routes.MAX_CONNECTIONS)} |",
         f"| subscriptions of a connection | {session.MAX_SUBSCRIPTIONS} |",
         f"| different subscriptions of a server | {_thousands(hub.MAX_FEEDS)};",
+        f"| clusters whose nodes are told | {_thousands(nodes.MAX_CLUSTERS)} |",
         f"| series of a subscription | {_thousands(hub.MAX_SERIES)},",
         f"| values of a subscription | {_thousands(hub.MAX_VALUES)}:",
         f"up to {_thousands(session.MAX_QUEUED)} messages and {session.MAX_QUEUED_BYTES >> 20} MiB",
@@ -85,7 +113,18 @@ def test_every_message_is_on_the_page() -> None:
     assert (
         sent
         == shown
-        == {"subscribed", "unsubscribed", "series", "data", "server", "error", "lagged", "heartbeat"}
+        == {
+            "subscribed",
+            "unsubscribed",
+            "series",
+            "data",
+            "server",
+            "error",
+            "lagged",
+            "heartbeat",
+            "ended",
+            "nodes",
+        }
     )
 
 

@@ -161,8 +161,11 @@ BAD: list[tuple[Any, str]] = [
     ({"op": "subscribe", "id": ""}, "message.id: wanted a string of 1 to 64 characters"),
     ({"op": "unsubscribe", "id": "\ud800"}, "message.id: wanted a string of 1 to 64 characters"),
     ({"op": "dance", "id": "z"}, 'message.op: wanted "subscribe" or "unsubscribe"'),
-    ({"op": "subscribe", "id": "z"}, "message: wanted one of query, server"),
-    ({"op": "subscribe", "id": "z", "query": {}, "server": {}}, "message: wanted one of query, server"),
+    ({"op": "subscribe", "id": "z"}, "message: wanted one of query, job, nodes, server"),
+    (
+        {"op": "subscribe", "id": "z", "query": {}, "server": {}},
+        "message: wanted one of query, job, nodes, server",
+    ),
     ({"op": "subscribe", "id": "z", "query": 5}, "body: 5 (wanted an object)"),
     ({"op": "subscribe", "id": "z", "query": {"cluster": 5}}, "body.cluster: 5 (wanted a string)"),
     ({"op": "subscribe", "id": "z", "query": {}, "windw": 5}, "message: unknown key 'windw'"),

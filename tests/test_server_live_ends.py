@@ -182,10 +182,10 @@ class Reader:
 
 
 @asynccontextmanager
-async def reader() -> AsyncIterator[tuple[Services, Reader, list[session.Closing | None]]]:
+async def reader(**settings: Any) -> AsyncIterator[tuple[Services, Reader, list[session.Closing | None]]]:
     """Run a hub, and a session without a socket; yield them, and what the session returns when it ends."""
     apiserver.warm_up()
-    services, ends = make_services(apiserver.make_config(), now=lambda: NOW), []
+    services, ends = make_services(apiserver.make_config(**settings), now=lambda: NOW), []
     send, offered = trio.open_memory_channel[Any](0)
     requests, wanted = trio.open_memory_channel[str](0)
 

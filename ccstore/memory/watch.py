@@ -1,8 +1,8 @@
 """What changed: which series a batch touched, and how the answer to a query differs from the one before.
 
 `Marks` is told of every batch and remembers, for series that somebody watches, when they last got a sample.
-A `View` is a query with a beginning and no end. It remembers the answer it gave last; `refresh` reads
-again what may have changed, and tells what is different.
+A `View` is a query with a beginning and, mostly, no end. It remembers the answer it gave last; `refresh`
+reads again what may have changed, and tells what is different.
 
 Invariant: all changes of a view, applied one after the other to a table of values by (group, time), make
 the table that the query answers, from the view's beginning on. So nothing has to be known about how a
@@ -111,7 +111,7 @@ class _Told:
 
 
 class View:
-    """A query from `start` on, and what was told of it.
+    """A query from `start` on, up to `stop` if it was ended, and what was told of it.
 
     marks: where to see what got samples.
     reader: reads the groups; views may share one as long as one at a time is refreshed.
@@ -123,6 +123,8 @@ class View:
     ) -> None:
         self.start = start
         """Seconds; moved by `advance`."""
+        self.stop = _END
+        """Seconds; set by `end`."""
         self._span = span
         self.hosts: list[str] = []
         """For which of the cluster's hosts the metrics for all nodes are read, in the order they came."""
@@ -160,6 +162,13 @@ class View:
         if start > self.start:
             self.start = start
             self.touch()  # whether a component takes part in a sum depends on the range
+
+    def end(self, stop: int) -> None:
+        """Let the view end at a time (s); what was told of later times is taken back by the next refresh."""
+        stop = max(stop, self.start)
+        if stop != self.stop:
+            self.stop = stop
+            self.touch()
 
     def refresh(self) -> Iterator[Changes | None]:
         """Read what may have changed; yield changes, or None where others may run as well.
@@ -252,7 +261,7 @@ class View:
         self._group_of = np.repeat(np.arange(len(members)), lengths)
 
     def _read(self, groups: Groups, numbers: NDArray[np.int64]) -> Iterator[Changes]:
-        for part, window in self._reader.windows(groups, self.start, _END):
+        for part, window in self._reader.windows(groups, self.start, self.stop):
             mine = numbers[part]
             self.statuses[mine] = window.statuses
             yield from self._compare(mine, window)

@@ -3,14 +3,14 @@
 Owns the order: starts and stops of one job, and reports of one cluster, take effect as they came, over HTTP
 and NATS together; so many jobs and clusters at once as is configured. What an event does is in `jobs` and
 `nodes`, how it comes over NATS in `event_intake`; here it is done in its turn, and counted. Invariant:
-what came in ends as exactly one outcome.
+what came in ends as exactly one outcome. And here, in one place, those are told who follow jobs and nodes.
 
 The line of a job is that of its number alone, without the cluster, because a stop need not name one.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeVar
 
 from ccstore.config.clusters import Clusters
@@ -55,6 +55,8 @@ class Events:
         now: Callable[[], int],
         wait_recovered: Callable[[], Awaitable[None]],
         settings: ApiSubjects,
+        job_ended: Callable[[Job], None],
+        nodes_reported: Callable[[str], None],
     ) -> None:
         self.turns: dict[Kind, Turns] = {
             "job": Turns(settings.job_concurrency, JOB_CAPACITY),
@@ -71,6 +73,8 @@ class Events:
         self._registry = registry
         self._now = now
         self._wait_recovered = wait_recovered
+        self._job_ended = job_ended
+        self._nodes_reported = nodes_reported
 
     def count(self, source: Source, kind: Kind, outcome: EventOutcome, number: int = 1) -> None:
         """Note what became of something that came in."""
@@ -186,6 +190,7 @@ class Events:
         waiting = self.early.of_job(job.job_id)
         stops = [early.stop for early in waiting]
         started, *ended = await jobs.start_job(self._registry, self._clusters, job, stops)
+        self._announce(ended)
         for early, end in zip(waiting, ended, strict=False):  # none for a start that was refused
             is_unknown = isinstance(end, RefusedJob) and end.why is JobRefusal.UNKNOWN
             if not is_unknown and self.early.take(early):
@@ -193,13 +198,28 @@ class Events:
         return started
 
     async def _stop(self, stop: JobStop) -> Job | RefusedJob:
-        return await jobs.stop_job(self._registry, stop)
+        stopped = await jobs.stop_job(self._registry, stop)
+        self._announce([stopped])
+        return stopped
+
+    async def stop_overdue(self, grace: int) -> None:
+        """End the jobs that have run for more than `grace` seconds beyond their walltime, out of turn."""
+        self._announce(await jobs.stop_overdue(self._registry, self._now(), grace))
+
+    def _announce(self, stopped: Iterable[Job | RefusedJob]) -> None:
+        """Tell of jobs that have ended, at once: nothing may be awaited after they were stored."""
+        for job in stopped:
+            if isinstance(job, Job):
+                self._job_ended(job)
 
     async def _report(self, report: NodeReport) -> NodesStored:
         await self._wait_recovered()  # before that the store knows only some of what has arrived
-        return await nodes.store_report(
+        stored = await nodes.store_report(
             report, store=self._store, clusters=self._clusters, registry=self._registry, now=self._now()
         )
+        if stored.stored:
+            self._nodes_reported(report.cluster)
+        return stored
 
 
 def kind_of(request: Request) -> Kind:

@@ -22,6 +22,8 @@ __all__ = ["find_job", "plan_query", "resolve"]
 
 _STEP = 32  # hosts, of which one takes some ten microseconds
 
+_QUERIES = 500  # made at once; about a millisecond
+
 _PARTS = {"socket": "sockets", "memoryDomain": "memory_domains", "core": "cores"}
 """Field of `Topology` by scope, for parts that have hardware threads."""
 
@@ -54,6 +56,11 @@ async def plan_query(services: Services, job: Job, wanted: JobQuery) -> QueryReq
         count += len(wanted.metrics) * (1 if ids is None else len(ids))
         if limit and count > limit:
             raise QueryError(f"query: more than {limit} selectors")
+    queries: list[Query] = []
+    for metric in wanted.metrics:
+        for first in range(0, len(parts), _QUERIES):
+            await trio.lowlevel.checkpoint()
+            queries += [_query(metric, host, wanted, ids) for host, ids in parts[first : first + _QUERIES]]
     return QueryRequest(
         cluster=job.cluster,
         start=max(wanted.start, job.start_time),
@@ -61,7 +68,7 @@ async def plan_query(services: Services, job: Job, wanted: JobQuery) -> QueryReq
         with_stats=wanted.with_stats,
         with_data=wanted.with_data,
         with_padding=wanted.with_padding,
-        queries=tuple(_query(metric, host, wanted, ids) for metric in wanted.metrics for host, ids in parts),
+        queries=tuple(queries),
     )
 
 

@@ -120,15 +120,17 @@ async def used_hosts(registry: Registry, before: int) -> UsedHosts:
     return used.hosts
 
 
-async def stop_overdue(registry: Registry, now: int, grace: int) -> None:
-    """End the jobs that have run for more than `grace` seconds beyond their walltime."""
-    for job in await registry.write(jobs.stop_overdue, now, grace):
+async def stop_overdue(registry: Registry, now: int, grace: int) -> Sequence[Job]:
+    """End the jobs that have run for more than `grace` seconds beyond their walltime; return them."""
+    overdue = await registry.write(jobs.stop_overdue, now, grace)
+    for job in overdue:
         beyond = now - job.start_time - job.walltime
         log.warning(
             "job stopped: job %(job)d of cluster %(cluster)r, user %(user)r, start %(start)d, id %(id)d: "
             "nobody told of its end, and it is %(beyond)d s beyond its walltime",
             {**_fields(job), "beyond": beyond},
         )
+    return overdue
 
 
 async def commit_cache(registry: Registry) -> None:

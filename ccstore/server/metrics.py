@@ -129,7 +129,7 @@ def _streams(services: Services) -> Iterator[Family]:
     hub = services.hub
     live = hub.statistics
     yield gauge("stream_connections", "Open websockets.", live.connections)
-    feeds = len(hub.feeds) + len(hub.server_feeds)
+    feeds = len(hub.feeds) + len(hub.server_feeds) + len(hub.nodes.feeds)
     yield gauge("stream_feeds", "Different subscriptions, however many clients each has.", feeds)
     yield counter("stream_messages", "Messages sent to clients.", live.sent_messages)
     yield counter("stream_bytes", "Their size.", live.sent_bytes)

@@ -85,6 +85,8 @@ class Services:
             now=self.now,
             wait_recovered=self.wait_recovered,
             settings=self.config.main.api_subjects or ApiSubjects(),
+            job_ended=self.hub.end_job,
+            nodes_reported=self.hub.nodes.note,
         )
 
     def uptime(self) -> float:
@@ -155,7 +157,8 @@ def make_services(
     store, keys = _make_store(config)
     scanner = Scanner(keys, store, max_line_bytes=limits.max_line_length_bytes)
     ledger = Ledger()
-    hub = Hub(store, config, now=now)
+    registry = make_registry(config)
+    hub = Hub(store, config, registry, now=now)
     durability = None if disk is None else open_directory(config, store, disk, now)
     intake = Intake(
         store, scanner, ledger, limits=limits, future_bound=config.metric_store.future_bound, now=now,
@@ -163,7 +166,6 @@ def make_services(
         waits=config.metric_store.wal.ack == "disk",
         note=hub.note,
     )  # fmt: skip
-    registry = make_registry(config)
     services = Services(
         config, now, store, keys, scanner, ledger, intake, hub, NatsStatistics(), registry,
         join_providers(own_provider(registry, keep=config.metric_store.retention_in_memory), used_nodes),

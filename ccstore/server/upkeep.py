@@ -121,7 +121,7 @@ def _start_registry(nursery: trio.Nursery, services: Services) -> None:
     if grace:
         _start(
             nursery, services, "walltimes", lambda: _SWEEP_INTERVAL,
-            lambda _: jobs.stop_overdue(registry, services.now(), grace),
+            lambda _: services.events.stop_overdue(grace),
         )  # fmt: skip
 
 

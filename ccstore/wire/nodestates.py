@@ -26,6 +26,7 @@ __all__ = [
     "decode_report",
     "encode_history",
     "encode_lists",
+    "encode_node",
     "encode_nodes",
     "unique_nodes",
 ]
@@ -93,20 +94,25 @@ def encode_nodes(nodes: Iterable[NodeStatus]) -> Iterator[bytes]:
     """Write the states of nodes, a piece for each."""
     separator = b'{"nodes":['
     for node in nodes:
-        record = node.record
-        entry = {
-            "cluster": node.cluster,
-            "subcluster": record.subcluster,
-            "hostname": record.hostname,
-            **_health(record),
-            "reported": record.time,
-            "since": node.since,
-            "healthSince": node.health_since,
-            **_numbers(record),
-        }
-        yield separator + orjson.dumps(entry)
+        yield separator + encode_node(node)
         separator = b","
     yield b'{"nodes":[]}\n' if separator != b"," else b"]}\n"
+
+
+def encode_node(node: NodeStatus) -> bytes:
+    """Write the state of a node as an object."""
+    record = node.record
+    entry = {
+        "cluster": node.cluster,
+        "subcluster": record.subcluster,
+        "hostname": record.hostname,
+        **_health(record),
+        "reported": record.time,
+        "since": node.since,
+        "healthSince": node.health_since,
+        **_numbers(record),
+    }
+    return orjson.dumps(entry)
 
 
 def encode_history(

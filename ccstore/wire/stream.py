@@ -12,7 +12,7 @@ request or a ProtocolError whose text can be sent back.
 import functools
 import itertools
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,27 +21,36 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from ccstore.errors import ProtocolError
-from ccstore.model import Metric, QueryRequest, Status
+from ccstore.model import Job, JobQuery, Metric, NodeStatus, QueryRequest, Status
+from ccstore.wire.jobquery import check_job_query
+from ccstore.wire.jobs import encode_job
 from ccstore.wire.jsonvalue import decode_value, structure
 from ccstore.wire.kernels.answers import LIMBS, ROOM
 from ccstore.wire.kernels.stream import encode_changes
+from ccstore.wire.nodestates import encode_node
 from ccstore.wire.query import explain
 
 __all__ = [
     "MAX_ID",
     "MAX_WINDOW",
     "Body",
+    "JobWanted",
+    "NodesWanted",
     "SeriesWanted",
     "ServerWanted",
     "Subscribe",
     "Unsubscribe",
+    "Wanted",
     "decode_request",
     "describe_hosts",
     "describe_queries",
     "encode_data",
     "encode_data_binary",
+    "encode_ended",
     "encode_frame",
+    "encode_nodes",
     "encode_series",
+    "encode_subscribed",
     "encode_text",
     "id_in",
 ]
@@ -53,6 +62,7 @@ MAX_WINDOW = 7 * 86_400
 _WINDOW = 600
 _MAX_INTERVAL = 3600
 _MAX_TOKEN = 100
+_MAX_CLUSTER = 255
 _REMEMBERED = 128 * 1024
 """Characters; longer messages are decoded each time."""
 _SHARED = 64 * 1024
@@ -73,6 +83,26 @@ class SeriesWanted:
     window: int
     """Seconds: how far back the values reach."""
     binary: bool
+    since: int = 0
+    """Seconds since the epoch: values before are left out."""
+
+
+@frozen
+class JobWanted:
+    """Values of the hosts of a job, for as long as it runs."""
+
+    query: JobQuery
+    """Without a range."""
+    window: int
+    """Seconds: how far back the values reach at most; 0: to the start of the job."""
+    binary: bool
+
+
+@frozen
+class NodesWanted:
+    """The states of the nodes of a cluster."""
+
+    cluster: str
 
 
 @frozen
@@ -83,13 +113,16 @@ class ServerWanted:
     """Seconds between two messages."""
 
 
+Wanted: TypeAlias = SeriesWanted | JobWanted | NodesWanted | ServerWanted
+
+
 @frozen
 class Subscribe:
     """Somebody wants to be told of something."""
 
     id: str
     """The client's name for it."""
-    wanted: SeriesWanted | ServerWanted
+    wanted: Wanted
     resume: str = ""
     """The token of the last message that the client has of it."""
 
@@ -159,10 +192,37 @@ def _decode_series(value: Mapping[str, Any]) -> SeriesWanted:
     request = structure(value["query"], QueryRequest)
     request = evolve(request, start=0, stop=0, with_data=True, with_stats=True, with_padding=True)
     window = _integer(value, "window", _WINDOW, MAX_WINDOW)
+    return SeriesWanted(request, window, _is_binary(value))
+
+
+def _decode_job(value: Mapping[str, Any]) -> JobWanted:
+    _refuse_others(value, "op", "id", *_OF_JOB, "window", "format", "resume")
+    query = structure({key: value[key] for key in _OF_JOB if key in value}, JobQuery, strict=True)
+    check_job_query(query)
+    window = _integer(value, "window", MAX_WINDOW, MAX_WINDOW) if "window" in value else 0
+    return JobWanted(query, window, _is_binary(value))
+
+
+_OF_JOB = ("job", "metrics", "scope", "resolution")
+
+
+def _is_binary(value: Mapping[str, Any]) -> bool:
     form = value.get("format", "json")
     if form not in ("json", "binary"):
         raise ProtocolError('message.format: wanted "json" or "binary"')
-    return SeriesWanted(request, window, form == "binary")
+    return bool(form == "binary")
+
+
+def _decode_nodes(value: Mapping[str, Any]) -> NodesWanted:
+    _refuse_others(value, "op", "id", "nodes", "resume")
+    options = value["nodes"]
+    if not isinstance(options, dict):
+        raise ProtocolError("message.nodes: wanted an object")
+    _refuse_others(options, "cluster")
+    cluster = options.get("cluster")
+    if not (isinstance(cluster, str) and 1 <= len(cluster) <= _MAX_CLUSTER):
+        raise ProtocolError(f"message.nodes.cluster: wanted a name of 1 to {_MAX_CLUSTER} characters")
+    return NodesWanted(cluster)
 
 
 def _decode_server(value: Mapping[str, Any]) -> ServerWanted:
@@ -174,8 +234,10 @@ def _decode_server(value: Mapping[str, Any]) -> ServerWanted:
     return ServerWanted(_integer(options, "interval", 2, _MAX_INTERVAL))
 
 
-_KINDS: Mapping[str, Callable[[Mapping[str, Any]], SeriesWanted | ServerWanted]] = {
+_KINDS: Mapping[str, Callable[[Mapping[str, Any]], Wanted]] = {
     "query": _decode_series,
+    "job": _decode_job,
+    "nodes": _decode_nodes,
     "server": _decode_server,
 }
 
@@ -229,6 +291,26 @@ _SHORT, _LONG = 126, 127
 def encode_text(op: str, **values: Any) -> str:
     """Return the body of a message in JSON."""
     return orjson.dumps({"op": op, **values})[1:].decode()
+
+
+def encode_subscribed(*, resumed: bool, job: Job | None = None) -> str:
+    """Return the body of the answer to somebody who is told from now on; of a job, with the job."""
+    more = {} if job is None else {"job": orjson.Fragment(encode_job(job).rstrip())}
+    return encode_text("subscribed", resumed=resumed, **more)
+
+
+def encode_ended(state: str, stop: int) -> str:
+    """Return the body of the last message about a job: how it ended, and when (s)."""
+    return encode_text("ended", state=state, stopTime=stop)
+
+
+def encode_nodes(nodes: Iterable[NodeStatus], *, reset: bool) -> Iterator[bytes]:
+    """Write the body of a message about nodes in UTF-8, a piece for each of them and one more."""
+    separator = encode_text("nodes", reset=reset)[:-1].encode() + b',"nodes":['
+    for node in nodes:
+        yield separator + encode_node(node)
+        separator = b","
+    yield b"]}" if separator == b"," else separator + b"]}"
 
 
 def encode_data(

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ccstore.memory.watch import Changes, View
 from ccstore.model import Metric
 from ccstore.wire.stream import (
     Body,
+    JobWanted,
     SeriesWanted,
     describe_hosts,
     describe_queries,
@@ -29,7 +30,7 @@ from ccstore.wire.stream import (
     encode_series,
 )
 
-__all__ = ["Feed", "Listener", "start_of", "step_of"]
+__all__ = ["Feed", "JobEnd", "Listener", "start_of", "step_of"]
 
 MIB = 1024 * 1024
 
@@ -66,11 +67,26 @@ class Listener(Protocol):
         """Learn that there will be no more messages, because of a bug of ours."""
         ...
 
+    def end(self, body: Body) -> None:
+        """Take the last message, whether there is room for it or not."""
+        ...
+
+
+@frozen
+class JobEnd:
+    """How a job ended."""
+
+    state: str
+    stop: int
+    """Seconds since the epoch."""
+
 
 @define(eq=False)
 class Feed:
     """Values of series."""
 
+    key: SeriesWanted | JobWanted
+    """What clients ask for."""
     wanted: SeriesWanted
     step: int
     """Seconds, see `step_of`."""
@@ -84,6 +100,8 @@ class Feed:
     """Who missed something, and has not asked for a snapshot yet."""
     has_begun: bool = False
     """Whether anybody was told anything."""
+    end: JobEnd | None = None
+    """Of a job: once it has ended, there is only so much to tell."""
     idle_since: float = math.inf
     """When the last of them left."""
     name: str = field(factory=lambda: secrets.token_hex(8))
@@ -99,7 +117,7 @@ class Feed:
 
     def start_at(self, now: int) -> int:
         """Return where what is told begins at a time (s): at least the window ago."""
-        return start_of(self.wanted, self.step, now)
+        return start_of(self.wanted, self.step, now if self.end is None else min(now, self.end.stop))
 
     @property
     def is_wanted(self) -> bool:
@@ -256,4 +274,4 @@ def step_of(wanted: SeriesWanted, metrics: Mapping[str, Metric]) -> int:
 
 def start_of(wanted: SeriesWanted, step: int, now: int) -> int:
     """Return where what is told begins at a time (s)."""
-    return (now - wanted.window) // step * step
+    return max(wanted.since, (now - wanted.window) // step * step)

@@ -10,25 +10,40 @@ way, and a client that asks for much makes streams slower and nothing else.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ccstore.config import Config
-from ccstore.errors import BusyError, QueryError
+from ccstore.errors import BusyError, QueryError, UnavailableError
 from ccstore.memory.query import Reader, count_selectors
 from ccstore.memory.resample import MINIMUM_POINTS
 from ccstore.memory.store import Store
 from ccstore.memory.watch import Marks, View
-from ccstore.model import Batch
-from ccstore.server.histogram import Histogram
-from ccstore.server.live.feed import Feed, Listener, start_of, step_of
-from ccstore.wire.stream import Body, SeriesWanted, ServerWanted, encode_text
+from ccstore.model import Batch, Job, JobKey
+from ccstore.server.live.feed import Feed, JobEnd, Listener, start_of, step_of
+from ccstore.server.live.jobs import Followed, end_of, key_of
+from ccstore.server.live.nodes import NodeFeeds
+from ccstore.server.live.statistics import LiveStatistics
+from ccstore.server.registry import Registry
+from ccstore.wire.stream import (
+    MAX_WINDOW,
+    Body,
+    JobWanted,
+    NodesWanted,
+    SeriesWanted,
+    ServerWanted,
+    Wanted,
+    encode_ended,
+    encode_subscribed,
+    encode_text,
+)
 
-__all__ = ["Hub", "LiveStatistics"]
+__all__ = ["Hub"]
 
 log = logging.getLogger("ccstore.live")
 
@@ -50,25 +65,8 @@ _LINGER = 30.0
 """Seconds for which a feed without listeners goes on, for clients that come back."""
 _STEP = 0.001
 """Seconds of work before others run."""
-
-
-@define
-class LiveStatistics:
-    """How the streams are."""
-
-    connections: int = 0
-    refused: int = 0
-    """Messages of clients that were answered with an error."""
-    sent_messages: int = 0
-    sent_bytes: int = 0
-    lags: int = 0
-    """Times that a subscription was interrupted: its client takes less than there is to tell."""
-    closed_slow: int = 0
-    """Connections that were closed for that."""
-    delay_seconds_max: float = 0.0
-    """The longest time from a sample to the end of its hand-over to the connections."""
-    delays: Histogram = field(factory=Histogram)
-    """The same for each entry of each subscription."""
+_GROWTH = 3600
+"""Seconds for which a job has room when it is subscribed to; then room grows with it."""
 
 
 @define(eq=False)
@@ -84,21 +82,27 @@ class ServerFeed:
 class Hub:
     """All streams of one server.
 
+    registry: knows the nodes.
     now: tells the wall clock in whole seconds.
     """
 
-    def __init__(self, store: Store, config: Config, *, now: Callable[[], int]) -> None:
+    def __init__(self, store: Store, config: Config, registry: Registry, *, now: Callable[[], int]) -> None:
         main = config.main
         self.statistics = LiveStatistics()
-        self.feeds: dict[SeriesWanted, Feed] = {}
+        self.feeds: dict[SeriesWanted | JobWanted, Feed] = {}
+        self.nodes = NodeFeeds(registry, self.statistics)
         self.server_feeds: dict[ServerWanted, ServerFeed] = {}
         self.numbers: Callable[[], dict[str, Any]] = dict
-        """Returns the server's own numbers; whoever makes the application sets it."""
+        """Returns the server's own numbers; whoever makes the application sets it, and the next one."""
+        self.find_job: Callable[[JobWanted], Awaitable[Followed]] = _find_nothing
+        """Finds the job that somebody wants to follow."""
         self.pulses: set[Callable[[], None]] = set()
         """Called every second."""
         self._store, self._config = store, config
         self._now = now
         self._marks = Marks(len(store.columns.series))
+        self.max_series = min(main.max_query_selectors or MAX_SERIES, MAX_SERIES)
+        """Of one subscription."""
         self._strict = main.strict_reference
         self._minimum = main.resampling.minimum_points if main.resampling else MINIMUM_POINTS
         self._reader: Reader | None = None
@@ -109,6 +113,7 @@ class Hub:
         """Seconds of work since the last rest, and when the work in hand began."""
         self._dropped: list[Feed] = []
         """Whose series are still watched."""
+        self._searches: list[dict[JobKey, Job]] = []
 
     # --- what comes in
 
@@ -117,24 +122,66 @@ class Hub:
         if self.feeds and (self._marks.note(batch) or self._store.index.epoch != self._epoch):
             self.awake()
 
+    def end_job(self, job: Job) -> None:
+        """Let everybody who follows a job learn that it has ended, after the changes up to then."""
+        key = key_of(job)
+        for stopped in self._searches:
+            stopped[key] = job
+        for feed in self.feeds.values():
+            if isinstance(feed.key, JobWanted) and feed.key.query.job == key:
+                feed.end = end_of(job)
+                self.awake()
+
+    @contextmanager
+    def searching(self) -> Iterator[dict[JobKey, Job]]:
+        """Collect the jobs that end meanwhile: who looks one up may have read the state from before."""
+        stopped: dict[JobKey, Job] = {}
+        self._searches.append(stopped)
+        try:
+            yield stopped
+        finally:
+            self._searches[:] = [other for other in self._searches if other is not stopped]
+
     # --- who is told
 
-    def subscribe(self, listener: Listener, wanted: SeriesWanted | ServerWanted, resume: str) -> list[Body]:
+    def subscribe(
+        self, listener: Listener, wanted: SeriesWanted | NodesWanted | ServerWanted, resume: str
+    ) -> list[Body]:
         """Let somebody be told from now on; return what is to be told at once.
 
         Raises QueryError or BusyError if that is too much.
         """
-        if isinstance(wanted, ServerWanted):
-            server_feed = self.server_feeds.setdefault(wanted, ServerFeed(wanted))
-            server_feed.listeners.add(listener)
-            return [_subscribed(resumed=False), self._encode_numbers()]
-        feed = self.feeds.get(wanted) or self._make(wanted)
+        match wanted:
+            case ServerWanted():
+                server_feed = self.server_feeds.setdefault(wanted, ServerFeed(wanted))
+                server_feed.listeners.add(listener)
+                return [encode_subscribed(resumed=False), self._encode_numbers()]
+            case NodesWanted():
+                self.nodes.join(listener, wanted)
+                return [encode_subscribed(resumed=False)]
+            case SeriesWanted():
+                feed = self.feeds.get(wanted) or self._make(wanted, wanted, None)
+                return self._enter(feed, listener, resume, None)
+
+    def follow(self, listener: Listener, found: Followed, resume: str) -> list[Body]:
+        """Let somebody be told of a job, as `subscribe` does."""
+        feed = self.feeds.get(found.wanted)
+        if feed is None:
+            assert found.series is not None, "the feed of a job has gone while the job was looked up"
+            feed = self._make(found.wanted, found.series, end_of(found.job))
+        if feed.end is None:
+            feed.end = end_of(found.job)
+        if feed.end is not None:
+            self.awake()
+        return self._enter(feed, listener, resume, found.job)
+
+    def _enter(self, feed: Feed, listener: Listener, resume: str, job: Job | None) -> list[Body]:
         missed = feed.since(resume)
         if missed is None:
             self.join(feed, listener)
-            return [_subscribed(resumed=False)]
+            return [encode_subscribed(resumed=False, job=job)]
         feed.listeners.add(listener)
-        return [_subscribed(resumed=True), *missed]
+        return [encode_subscribed(resumed=True, job=job), *missed]
 
     def join(self, feed: Feed, listener: Listener) -> None:
         """Let somebody get a snapshot and what comes after it."""
@@ -142,13 +189,20 @@ class Hub:
         feed.absentees.discard(listener)
         self.awake()
 
-    def rejoin(self, listener: Listener, wanted: SeriesWanted) -> None:
+    def rejoin(self, listener: Listener, wanted: Wanted) -> None:
         """Let somebody who missed something get a snapshot."""
-        self.join(self.feeds[wanted], listener)
+        assert not isinstance(wanted, ServerWanted), "these numbers are never late"
+        if isinstance(wanted, NodesWanted):
+            self.nodes.join(listener, wanted)
+            self.awake()
+        else:
+            self.join(self.feeds[wanted], listener)
 
-    def unsubscribe(self, listener: Listener, wanted: SeriesWanted | ServerWanted) -> None:
+    def unsubscribe(self, listener: Listener, wanted: Wanted) -> None:
         """Tell somebody nothing any more."""
-        if isinstance(wanted, ServerWanted):
+        if isinstance(wanted, NodesWanted):
+            self.nodes.leave(listener, wanted)
+        elif isinstance(wanted, ServerWanted):
             server_feed = self.server_feeds[wanted]
             server_feed.listeners.discard(listener)
             if not server_feed.listeners:
@@ -160,40 +214,36 @@ class Hub:
             if not feed.is_wanted:
                 feed.idle_since = trio.current_time()
 
-    def _make(self, wanted: SeriesWanted) -> Feed:
-        self._check(wanted)
+    def _make(self, key: SeriesWanted | JobWanted, wanted: SeriesWanted, end: JobEnd | None) -> Feed:
+        wanted = self._check(wanted, may_shorten=isinstance(key, JobWanted))
         metrics = self._config.metrics
-        step = step_of(wanted, metrics)
-        start = start_of(wanted, step, self._now())
+        step, now = step_of(wanted, metrics), self._now() if end is None else end.stop
+        start = start_of(wanted, step, now)
         if self._reader is None:  # eight megabytes, for those who have streams
             self._reader = Reader(self._store.columns, strict=self._strict, minimum_points=self._minimum)
-        span = wanted.window + step
+        span = min(wanted.window + step, max(0, now - wanted.since) + _GROWTH)
         view = View(self._store, self._marks, self._reader, wanted.request, start=start, span=span)
-        feed = self.feeds[wanted] = Feed(wanted, step, view, metrics)
+        feed = self.feeds[key] = Feed(key, wanted, step, view, metrics, end=end)
         return feed
 
-    def _check(self, wanted: SeriesWanted) -> None:
-        """Refuse what is too much."""
-        request, store = wanted.request, self._store
-        limit = min(self._config.main.max_query_selectors or MAX_SERIES, MAX_SERIES)
-        if len(request.queries) > limit or (count := count_selectors(store, request)) > limit:
-            raise QueryError(f"query: more series than {limit} (wanted fewer)")
-        step = min(
-            [
-                60,
-                *(
-                    self._config.metrics[name].frequency
-                    for name in _names(wanted)
-                    if name in self._config.metrics
-                ),
-            ]
-        )
+    def _check(self, wanted: SeriesWanted, *, may_shorten: bool) -> SeriesWanted:
+        """Refuse what is too much; or shorten its window, which then is `MAX_WINDOW` if it is 0."""
+        request, store, metrics = wanted.request, self._store, self._config.metrics
+        if len(request.queries) > self.max_series or (
+            (count := count_selectors(store, request)) > self.max_series
+        ):
+            raise QueryError(f"query: more series than {self.max_series} (wanted fewer)")
+        step = min([60, *(metrics[name].frequency for name in _names(wanted) if name in metrics)])
+        if may_shorten:
+            most = MAX_VALUES // max(1, count) * step
+            wanted = evolve(wanted, window=min(wanted.window or MAX_WINDOW, most))
         if count * (wanted.window // step) > MAX_VALUES:
             raise QueryError(
                 f"window: {wanted.window} s of {count} series (wanted at most {MAX_VALUES} values)"
             )
         if len(self.feeds) >= MAX_FEEDS and not self._drop_idle(0.0):
             raise BusyError(f"stream: {MAX_FEEDS} different subscriptions already")
+        return wanted
 
     # --- the task
 
@@ -201,6 +251,7 @@ class Hub:
         """Hand out what is new, for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pulse)
+            nursery.start_soon(self.nodes.run)
             while True:
                 await self._wake.wait()
                 self._worked = 0.0
@@ -231,16 +282,19 @@ class Hub:
             try:
                 await self._refresh(feed, first_news)
             except Exception as error:  # a bug of ours; like that of a query, it must not take the store away
-                log.error("bug in the stream of %(wanted)r", {"wanted": feed.wanted}, exc_info=error)
+                log.error("bug in the stream of %(wanted)r", {"wanted": feed.key}, exc_info=error)
                 self._give_up(feed)
             await self._breathe()
+        self.nodes.awake()
         took = trio.current_time() - first_news
         self.statistics.delay_seconds_max = max(self.statistics.delay_seconds_max, took)
 
     async def _refresh(self, feed: Feed, first_news: float) -> None:
-        """Tell all that is new of a feed, then all there is to those who join."""
-        before = feed.view.start
+        """Tell all that is new of a feed, then all there is to those who join, then its end."""
+        before, end = feed.view.start, feed.end  # one that comes meanwhile is told next time
         feed.view.advance(feed.start_at(self._now()))
+        if end is not None:
+            feed.view.end(end.stop)
         changes = [one for one in await self._stepwise(feed.view.refresh()) if one is not None]
         bodies = await self._stepwise(feed.news(changes, moved=feed.view.start > before))
         lost = await self._stepwise(feed.publish(bodies))
@@ -250,6 +304,10 @@ class Hub:
         if any(listener.is_ready for listener in feed.joiners):
             snapshot = await self._stepwise(feed.snapshot())
             await self._stepwise(feed.admit(snapshot))
+        if end is not None and feed.listeners:
+            body = encode_ended(end.state, end.stop)
+            for listener in list(feed.listeners):
+                listener.end(body)
 
     async def _stepwise(self, pieces: Iterator[T]) -> list[T]:
         """Make all pieces, a millisecond at a time."""
@@ -276,8 +334,8 @@ class Hub:
             listener.lose("internal error, see the server's log")
 
     def _drop(self, feed: Feed) -> None:
-        if self.feeds.get(feed.wanted) is feed:  # who was idle may have been dropped while it was refreshed
-            del self.feeds[feed.wanted]
+        if self.feeds.get(feed.key) is feed:  # who was idle may have been dropped while it was refreshed
+            del self.feeds[feed.key]
             self._dropped.append(feed)
 
     def _unwatch_dropped(self) -> None:
@@ -330,8 +388,8 @@ class Hub:
         return encode_text("server", time=self._now(), stats=self.numbers())
 
 
-def _subscribed(*, resumed: bool) -> Body:
-    return encode_text("subscribed", resumed=resumed)
+async def _find_nothing(wanted: JobWanted) -> Followed:
+    raise UnavailableError(f"job {wanted.query.job.job_id}: nobody knows jobs here")
 
 
 def _names(wanted: SeriesWanted) -> Iterator[str]:

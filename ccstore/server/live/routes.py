@@ -12,6 +12,7 @@ from ccstore.server import asgi
 from ccstore.server.answers import HttpError
 from ccstore.server.auth import Permission
 from ccstore.server.http import App, route
+from ccstore.server.live.lookup import find_followed
 from ccstore.server.live.session import Session
 from ccstore.server.metrics import encode_stats
 from ccstore.server.services import Services
@@ -31,6 +32,7 @@ _LAST_WORDS = 5.0
 def add_routes(app: App, services: Services) -> None:
     """Add the route to an application."""
     services.hub.numbers = partial(encode_stats, services)
+    services.hub.find_job = partial(find_followed, services)
     stream = partial(_stream, app, services)
     for rule in (PATH, f"{PATH}/<below:below>"):
         app.add_websocket(rule, "stream", stream)

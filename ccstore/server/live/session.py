@@ -10,6 +10,7 @@ what does not fit is not queued; when the queue is empty, the client is told wha
 a snapshot. If that goes on, or nothing is taken at all, the connection is closed.
 """
 
+import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -22,10 +23,10 @@ from ccstore.server.answers import status_of
 from ccstore.server.live.hub import Hub
 from ccstore.wire.stream import (
     Body,
-    SeriesWanted,
-    ServerWanted,
+    JobWanted,
     Subscribe,
     Unsubscribe,
+    Wanted,
     decode_request,
     encode_frame,
     encode_text,
@@ -33,6 +34,8 @@ from ccstore.wire.stream import (
 )
 
 __all__ = ["Closing", "Session"]
+
+log = logging.getLogger("ccstore.live")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -78,7 +81,7 @@ class Subscription:
 
     session: "Session"
     name: str
-    wanted: SeriesWanted | ServerWanted
+    wanted: Wanted
     missed_since: int | None = None
     """Seconds since the epoch at which it was interrupted."""
 
@@ -99,6 +102,10 @@ class Subscription:
     def lose(self, reason: str) -> None:
         """Tell the client that there will be no more messages, because of a bug of ours."""
         self.session.lose(self, reason)
+
+    def end(self, body: Body) -> None:
+        """Tell the client the last there is to tell."""
+        self.session.end(self, body)
 
 
 @define(eq=False)
@@ -121,6 +128,10 @@ class Session:
     at_end: Callable[[], None] = field(init=False, default=lambda: None)
     """Called when it is to be closed; a message under way to a client that takes nothing may keep it."""
     _subscriptions: dict[str, Subscription] = field(factory=dict)
+    _searches: dict[str, trio.CancelScope] = field(factory=dict)
+    """The subscriptions whose jobs are still looked up."""
+    _looking_up: int = 0
+    """Tasks that do so; one that was cancelled may take a moment more."""
     _interrupted: list[Subscription] = field(factory=list)
     _queue: deque[tuple[str, Body]] = field(factory=deque)
     _queued_bytes: int = 0
@@ -166,6 +177,7 @@ class Session:
         for subscription in self._subscriptions.values():
             self.hub.unsubscribe(subscription, subscription.wanted)
         self._interrupted.clear()
+        self._searches.clear()  # one that is done all the same leads to nothing
 
     # --- what the client wants
 
@@ -180,30 +192,71 @@ class Session:
         try:
             if isinstance(message, bytes):
                 raise ProtocolError("message: bytes (wanted text)")
-            self._do(await _decode(message))
+            match await _decode(message):
+                case Unsubscribe(name):
+                    self._unsubscribe(name)
+                case Subscribe(name) as request:
+                    self._check(name)
+                    if isinstance(request.wanted, JobWanted):
+                        scope = self._searches[name] = trio.CancelScope()
+                        self._looking_up += 1
+                        self._nursery.start_soon(self._look_up, request, scope)
+                    else:
+                        made = Subscription(self, name, request.wanted)
+                        self._enter(made, self.hub.subscribe(made, request.wanted, request.resume))
         except CcstoreError as error:
-            self.hub.statistics.refused += 1
-            body = encode_text("error", status=status_of(error) or 400, error=str(error))
-            self._put(id_in(message) or "", body)
+            self._refuse(id_in(message) or "", error)
 
-    def _do(self, request: Subscribe | Unsubscribe) -> None:
-        name = request.id
-        if isinstance(request, Unsubscribe):
-            subscription = self._subscriptions.pop(name, None)
-            if subscription is None:
-                raise QueryError(f"id: {name!r} is not subscribed")
-            self._forget(subscription)
-            self._put(name, encode_text("unsubscribed"))
-            return
-        if name in self._subscriptions:
+    def _check(self, name: str) -> None:
+        """Refuse one more subscription of this name if there may be none."""
+        if name in self._subscriptions or name in self._searches:
             raise QueryError(f"id: {name!r} is subscribed already")
-        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+        if len(self._subscriptions) + self._looking_up >= MAX_SUBSCRIPTIONS:
             raise BusyError(f"stream: {MAX_SUBSCRIPTIONS} subscriptions on this connection already")
-        subscription = Subscription(self, name, request.wanted)
-        # at once, whatever is in the queue: what is published next has to come behind it
-        for body in self.hub.subscribe(subscription, request.wanted, request.resume):
-            self._put(name, body)
-        self._subscriptions[name] = subscription
+
+    def _refuse(self, name: str, error: CcstoreError) -> None:
+        self.hub.statistics.refused += 1
+        self._put(name, encode_text("error", status=status_of(error) or 400, error=str(error)))
+
+    def _enter(self, subscription: Subscription, bodies: Sequence[Body]) -> None:
+        """Queue the first messages at once, whatever is in the queue: what comes next must be behind them."""
+        for body in bodies:
+            self._put(subscription.name, body)
+        self._subscriptions[subscription.name] = subscription
+
+    async def _look_up(self, request: Subscribe, scope: trio.CancelScope) -> None:
+        """Find the job that is wanted, while others are served; then subscribe."""
+        assert isinstance(request.wanted, JobWanted)
+        name = request.id
+        try:
+            with scope:
+                found = await self.hub.find_job(request.wanted)
+                # from here on nothing is awaited: a job that stops now has to find who follows it
+                if self._searches.get(name) is scope:
+                    made = Subscription(self, name, found.wanted)
+                    self._enter(made, self.hub.follow(made, found, request.resume))
+        except CcstoreError as error:
+            if self._searches.get(name) is scope:
+                self._refuse(name, error)
+        except Exception as error:  # a bug, or a row that another program wrote
+            log.error("bug in the look-up of %(wanted)r", {"wanted": request.wanted}, exc_info=error)
+            if self._searches.get(name) is scope:
+                self._put(
+                    name, encode_text("error", status=500, error="internal error, see the server's log")
+                )
+        finally:
+            self._looking_up -= 1
+            if self._searches.get(name) is scope:
+                del self._searches[name]
+
+    def _unsubscribe(self, name: str) -> None:
+        if (scope := self._searches.pop(name, None)) is not None:
+            scope.cancel()
+        elif (subscription := self._subscriptions.pop(name, None)) is not None:
+            self._forget(subscription)
+        else:
+            raise QueryError(f"id: {name!r} is not subscribed")
+        self._put(name, encode_text("unsubscribed"))
 
     def _forget(self, subscription: Subscription) -> None:
         self.hub.unsubscribe(subscription, subscription.wanted)
@@ -244,6 +297,12 @@ class Session:
         del self._subscriptions[subscription.name]
         self._forget(subscription)
         self._put(subscription.name, encode_text("error", status=500, error=reason))
+
+    def end(self, subscription: Subscription, body: Body) -> None:
+        """Forget a subscription of which this is the last message."""
+        del self._subscriptions[subscription.name]
+        self._forget(subscription)
+        self._put(subscription.name, body)
 
     def _put(self, name: str, body: Body) -> None:
         """Send a message at once, or queue it."""
@@ -292,7 +351,6 @@ class Session:
 
     def _resume_interrupted(self) -> None:
         for subscription in self._interrupted:
-            assert isinstance(subscription.wanted, SeriesWanted)
             body = encode_text("lagged", **{"from": subscription.missed_since, "to": self.now()})
             self._put(subscription.name, body)
             self.hub.rejoin(subscription, subscription.wanted)
