@@ -1,12 +1,16 @@
 """The client for programs, against a real server: what it writes, asks and is told, and how it comes back."""
 
 import math
+import ssl
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
 
 import jwt
 import numpy as np
 import pytest
 import trio
+import trustme
 from apiserver import Point, Server
 from live_tools import live
 from serving import NOW
@@ -38,6 +42,26 @@ async def first(stream: Stream, count: int = 1) -> None:
     """Take some updates."""
     for _ in range(count):
         await anext(stream)
+
+
+async def test_a_certificate_that_is_not_trusted(nursery: trio.Nursery) -> None:
+    """Trying again would not help, and nobody would learn of it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    async def shake_hands(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.do_handshake()
+
+    listen = partial(trio.serve_ssl_over_tcp, shake_hands, 0, context, host="127.0.0.1")
+    (listener,) = await nursery.start(listen)
+    port = listener.transport_listener.socket.getsockname()[1]
+    async with (
+        Client(f"https://127.0.0.1:{port}") as client,
+        client.stream("c", QUERIES) as stream,
+    ):
+        with trio.fail_after(5), pytest.raises(ServerError, match="certificate verify failed"):
+            await anext(stream)
 
 
 async def test_write_and_query(server: Server) -> None:

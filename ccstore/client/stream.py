@@ -48,8 +48,8 @@ class Stream:
     """Values of a query from some time ago on, as long as one likes; made by `Client.stream`.
 
     ``async for update in stream`` waits for what is new. The first update holds what is stored. Raises
-    ServerError when the store refuses the stream or its token; a store that cannot be reached is tried
-    again for ever.
+    ServerError when the store refuses the stream or its token, or shows a certificate that is not trusted;
+    a store that cannot be reached is tried again for ever.
     """
 
     def __init__(
@@ -120,7 +120,10 @@ class Stream:
             except ConnectionRejected as refusal:
                 if refusal.status_code in _FINAL:
                     raise _refused(self._url, refusal) from refusal
-            except (OSError, HandshakeError, ConnectionClosed, trio.TooSlowError, trio.BrokenResourceError):
+            except trio.BrokenResourceError as error:
+                if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                    raise ServerError(f"{self._url}: {error.__cause__}") from error
+            except (OSError, HandshakeError, ConnectionClosed, trio.TooSlowError):
                 pass  # there may be a server in a while
             else:
                 self._socket = socket
@@ -147,7 +150,9 @@ class Stream:
         try:
             if is_tls:
                 context = self._verify or ssl.create_default_context()
-                transport = trio.SSLStream(plain, context, server_hostname=host, https_compatible=True)
+                secure = trio.SSLStream(plain, context, server_hostname=host, https_compatible=True)
+                await secure.do_handshake()  # here, or trio-websocket keeps to itself what is wrong
+                transport = secure
             async with open_plain_nursery() as nursery:
                 socket = await wrap_client_stream(
                     nursery,
