@@ -20,7 +20,7 @@ from ccstore.cli.bench.report import Row, as_table
             "nodes",
             {"job events over NATS, for 1 s, to commit", "report of 3 nodes, 30 metrics each, to commit"},
         ),
-        ("streams", {"line sent to value at the client, p99, the same load"}),
+        ("streams", {"line received to frame sent to the last client, p99, the same load"}),
     ],
 )
 def test_each_part_measures(part: str, rows: set[str]) -> None:

@@ -18,11 +18,18 @@ What is cured here, each with a test that fails without it:
 """
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import quart.wrappers.base
 import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPResponseBodyEvent
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPResponseBodyEvent,
+)
 from quart import has_websocket_context, request, websocket
 from quart.typing import ResponseTypes
 from quart.utils import encode_headers
@@ -57,6 +64,9 @@ ClientLeft: type[Exception] = getattr(quart.wrappers.base, "ClientDisconnectedEr
 
 BELOW = "/<below:below>"
 """How the rule of a path with something below it ends."""
+
+LARGE = 128 * 1024
+"""Characters; a longer message to a websocket is not kept for others that may be the same."""
 
 # Keys of ours in the ASGI scope, which lives as long as the request or the websocket.
 BODY = "ccstore.body"
@@ -157,24 +167,15 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
     app: App
 
-    async def handle_messages(  # type: ignore[override]  # as Quart-Trio has it
-        self, nursery: trio.Nursery, receive: ASGIReceiveCallable
-    ) -> None:
-        """Hand on what comes; Quart's own keeps each message until the next one, if there is one."""
-        while await self._hand_on(receive):
-            pass
-        nursery.cancel_scope.cancel()
-
-    async def _hand_on(self, receive: ASGIReceiveCallable) -> bool:
-        event = await receive()
-        if event["type"] == "websocket.receive":
-            data, text = event.get("bytes"), event.get("text")
-            await self.send_channel.send(data or text or ("" if data is None else b""))
-        return event["type"] != "websocket.disconnect"
-
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         scope = cast("dict[str, Any]", self.scope)
         closing = stopped = False
+
+        async def receive_message() -> ASGIReceiveEvent:
+            message = await receive()
+            if message["type"] == "websocket.receive" and (text := message.get("text")):
+                message["text"] = _shared(text) if len(text) < LARGE else text
+            return message
 
         async def send_message(message: ASGISendEvent) -> None:
             nonlocal closing
@@ -196,10 +197,16 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(close_on_stop, nursery.cancel_scope)
-                await super().__call__(receive, send_message)
+                await super().__call__(receive_message, send_message)
                 nursery.cancel_scope.cancel()
         except* KeyboardInterrupt as ctrl_c:
             self.app.fail(ctrl_c)  # as above
+
+
+@lru_cache(maxsize=32)
+def _shared(text: str) -> str:
+    """Return one object for equal texts: many clients say the same, and Quart keeps what each said last."""
+    return text
 
 
 def request_body() -> RequestBody:

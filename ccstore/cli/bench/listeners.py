@@ -107,6 +107,7 @@ def _connect(port: int, subscription: bytes, probe: int) -> Listener:
 
 def main() -> None:
     """Run the clients until stdin closes."""
+    os.nice(19)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     port, count = int(sys.argv[1]), int(sys.argv[2])

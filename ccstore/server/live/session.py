@@ -190,7 +190,7 @@ class Session:
             self._room = trio.Event()
             await self._room.wait()
         try:
-            if isinstance(message, bytes):
+            if not isinstance(message, str):  # Quart makes None of no bytes
                 raise ProtocolError("message: bytes (wanted text)")
             match await _decode(message):
                 case Unsubscribe(name):
