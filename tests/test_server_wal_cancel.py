@@ -1,10 +1,9 @@
 """Cancellation at every step of the log and of checkpoints: nothing that was put is lost, and nobody hangs.
 
-``CCSTORE_LIVES=2000`` tries that many schedules.
+Thousands of schedules with ``CCSTORE_FUZZ_EXAMPLES=5000``.
 """
 
 import itertools
-import os
 import random
 from collections.abc import Awaitable, Callable
 
@@ -13,12 +12,13 @@ import trio
 from attrs import define, field
 from disk_memory import MemoryDisk
 from durable import Points, Server, contents, make_server, recovered, running, schedule_by_seed
+from effort import EXAMPLES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_server_wal import NEVER, point, totals
 from trio.testing import MockClock
 
 from ccstore.memory.saving import count_unsaved
-
-SCHEDULES = int(os.environ.get("CCSTORE_LIVES", "60"))
 
 
 @define(eq=False)
@@ -174,13 +174,18 @@ def test_cancelled_at_every_step(monkeypatch, main):
     assert step > 10
 
 
-@pytest.mark.timeout(60 + SCHEDULES)
-@pytest.mark.parametrize("main", [cancel_checkpoints, cancel_everything])
-def test_cancelled_somewhere_in_many_schedules(monkeypatch, main):
+@pytest.mark.timeout(60 + EXAMPLES)
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    step=st.integers(1, 250),
+    shards=st.integers(1, 3),
+    main=st.sampled_from([cancel_checkpoints, cancel_cut, cancel_everything, cancel_senders]),
+)
+def test_cancelled_somewhere_in_many_schedules(seed, step, shards, main):
     """The same with other orders of tasks, other points, and other numbers of shards."""
-    for seed in range(SCHEDULES):
-        chance = random.Random(seed)
-        run(seed, chance.randrange(1, 200), monkeypatch, main, shards=chance.choice([1, 2, 3]))
+    with pytest.MonkeyPatch.context() as patch:
+        run(seed, step, patch, main, shards=shards)
 
 
 async def test_with_threads():
