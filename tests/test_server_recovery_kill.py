@@ -87,6 +87,25 @@ async def test_killed_again_and_again(tmp_path):
     assert len(told) > 20
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["columnar", "wal"])
+async def test_killed_at_every_rename(tmp_path, kind):
+    """Before and behind each rename of two rounds of checkpoints: all that was acknowledged is there."""
+    command = [sys.executable, str(CHILD), "--renames", str(tmp_path), kind]
+    await trio.run_process(command, env=ENVIRONMENT)
+    said = sorted(tmp_path.glob("*.said"), key=lambda path: int(path.stem))
+    assert len(said) > 2 * 2 * 2
+    for path in said:
+        lines = [line.split() for line in path.read_text().splitlines()]
+        told = {int(number) for what, number in lines if what == "="}
+        sent = {int(number) for what, number in lines if what == "+"}
+        store, report, _ = await recovered(OsDisk(), kind=kind, directory=path.with_suffix(""))
+        found = contents(store)
+        assert report.damage == []
+        assert dict(map(point, told)).items() <= found.items() <= dict(map(point, sent)).items()
+    assert len(told) == 6  # of the last one, which came to its end
+
+
 async def test_one_server_for_a_directory(tmp_path):
     """While a process has a directory, nobody else gets it; when it is killed, the directory is free."""
     with lock_directory(tmp_path):
