@@ -70,11 +70,25 @@ async def be_well_again(server: Server) -> None:
     )
 
 
-def live_with_faults(fault: Fault, shards: int) -> None:
+class OpeningDisk(MemoryDisk):
+    """A disk on which reading and listing are operations that can fail, too."""
+
+    def list(self, path):
+        """Open a directory."""
+        self.operate("list", path)
+        return super().list(path)
+
+    def map(self, path):
+        """Open a file; `read` does so as well."""
+        self.operate("map", path)
+        return super().map(path)
+
+
+def live_with_faults(fault: Fault, shards: int, make_disk: type[MemoryDisk] = MemoryDisk) -> None:
     """Let a disk fail in the middle of the work, and look at what is left."""
 
     async def main() -> None:
-        disk, points = MemoryDisk(), Points(random.Random(shards))
+        disk, points = make_disk(), Points(random.Random(shards))
         server = await make_server(disk, shards=shards)
         fault.base, disk.before = disk.operations, fault
         async with running(server):
@@ -110,6 +124,18 @@ def test_the_nth_operation_fails(monkeypatch, shards):
         if not fault.hits:
             break
     assert first > 40
+
+
+def test_too_many_open_files(monkeypatch):
+    """Whatever opens a file or lists a directory fails once, or as often as nobody closes others."""
+    for count in (1, 4):
+        for first in itertools.count(1):
+            schedule_by_seed(monkeypatch, first)
+            fault = Fault(first, count, errno.EMFILE)
+            live_with_faults(fault, 2, OpeningDisk)
+            if not fault.hits:
+                break
+        assert first > 60
 
 
 @pytest.mark.parametrize("shards", [1, 3])
