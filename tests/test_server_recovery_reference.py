@@ -273,3 +273,30 @@ async def test_what_was_read_is_durable() -> None:
     disk.names[HOST / "current.wal"].synced = 0
     await recovered(disk, kind="wal")
     assert disk.names[HOST / "1.wal"].synced == disk.size(HOST / "1.wal")
+
+
+@pytest.mark.parametrize("kind", ["columnar", *KINDS])
+async def test_strange_files(kind: str) -> None:
+    """Files of other names are left alone and told, empty ones cost themselves, incomplete ones go."""
+    disk = disk_of(
+        _1000_bin=snapshot_bytes(Checkpoint(1000, START + 20, Level({"load": entry(10, START, [1, 2])})))
+    )
+    strange = [
+        HOST / "note.txt", HOST / "007.bin", HOST / "1e3.json", HOST / "\u0663.wal", HOST / ("9" * 30),
+        HOST / "99999999999999999999.bin", HOST / "1000.bin.bak", HOST.parent / "note", DIRECTORY / "5.bin",
+    ]  # fmt: skip
+    for path in strange:
+        disk.put(path, b"whatever")
+    aside, deeper = HOST / "900.bin.corrupt", HOST / "socket0" / "1000.bin"
+    disk.put(aside, b"whatever")
+    disk.put(deeper, b"whatever")
+    empty = [HOST / "2000.bin", HOST / "3000.json"]
+    for path in (*empty, HOST / "4.wal", HOST / "current.wal"):
+        disk.put(path, b"")
+    disk.put(HOST / "5000.bin.tmp", b"half")
+    store, report, _ = await recovered(disk, kind=kind)
+    assert contents(store) == {key(START): 1, key(START + 10): 2}
+    assert sorted(report.strange) == sorted(map(str, strange))
+    assert {*strange, aside, deeper} <= set(disk.names)
+    assert [text.partition(": ")[0] for text in report.damage] == list(map(str, empty))
+    assert HOST / "5000.bin.tmp" not in disk.names
