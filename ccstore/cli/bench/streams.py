@@ -37,6 +37,8 @@ _CONNECTIONS = 4
 _PIECE = 32
 """Hosts in one body."""
 _PROBE_SECONDS = 0.05
+_SETTLE_SECONDS = 1.5
+"""After the snapshots of all clients, the server rests from its streams for up to a second."""
 KIB = 1024
 
 
@@ -54,6 +56,7 @@ def measure_streams(hosts: int) -> Iterator[Row]:
         with _listening(server, _subscription(site), clients) as listeners:
             opened = (server.cpu_seconds() - cpu) / clients
             memory = (server.resident_bytes() - before) / clients
+            time.sleep(_SETTLE_SECONDS)
             cpu, delays = server.cpu_seconds(), _delays(server)
             with _probing(server):
                 together = _send(server, site, first + 60 * (_INTERVALS + 1), _INTERVALS, rate=rate)
