@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Watch the hosts of a job, or all of a cluster: the newest value of some metrics, as they come in.
+"""Watch a job, some hosts, or all of a cluster: the newest value of some metrics, as they come in.
 
-    watch_job.py CLUSTER HOSTS METRIC... [--for SECONDS]
+    watch_job.py CLUSTER WHAT METRIC... [--for SECONDS]
 
-HOSTS is a list with commas, or "all". The store is CCSTORE_URL (default http://127.0.0.1:8082), with the
-token CCSTORE_TOKEN.
+WHAT is the number of a job, which is watched until it ends, or a list of hosts with commas, or "all". The
+store is CCSTORE_URL (default http://127.0.0.1:8082), with the token CCSTORE_TOKEN.
 """
 
 import argparse
@@ -30,17 +30,22 @@ def show(update: Update) -> None:
     sys.stdout.flush()
 
 
-async def watch(cluster: str, hosts: list[str], metrics: list[str]) -> None:
-    """Print what comes in, for ever."""
-    queries = [Query(metric, host) for host in hosts for metric in metrics]
-    everything = [] if hosts else metrics
+async def watch(cluster: str, what: str, metrics: list[str]) -> None:
+    """Print what comes in, for ever or until the job ends."""
     url, token = os.environ.get("CCSTORE_URL", "http://127.0.0.1:8082"), os.environ.get("CCSTORE_TOKEN", "")
-    async with (
-        Client(url, token=token) as client,
-        client.stream(cluster, queries, for_all_nodes=everything, window=300) as stream,
-    ):
+    client = Client(url, token=token)
+    if what.isdecimal():
+        opened = client.stream_job(cluster, int(what), metrics)
+    elif what == "all":
+        opened = client.stream(cluster, for_all_nodes=metrics, window=300)
+    else:
+        queries = [Query(metric, host) for host in what.split(",") for metric in metrics]
+        opened = client.stream(cluster, queries, window=300)
+    async with client, opened as stream:
         async for update in stream:
             show(update)
+        if stream.ended is not None:
+            print(f"job {what}: {stream.ended.state}")
 
 
 async def main() -> int:
@@ -49,14 +54,13 @@ async def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cluster")
-    parser.add_argument("hosts")
+    parser.add_argument("what")
     parser.add_argument("metrics", nargs="+")
     parser.add_argument("--for", dest="seconds", type=float, default=math.inf)
     given = parser.parse_args()
-    hosts = [] if given.hosts == "all" else given.hosts.split(",")
     try:
         with trio.move_on_after(given.seconds):
-            await watch(given.cluster, hosts, given.metrics)
+            await watch(given.cluster, given.what, given.metrics)
     except ServerError as error:
         print(error, file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import click
 import numpy as np
@@ -36,9 +37,12 @@ Examples:
   ccstore tail cpu_load                          all hosts, a table that moves
   ccstore tail mem_bw flops_any --host a0329     two plots
   ccstore tail cpu_load --lines | grep a0329     metric,host,time,value, as they come
+  ccstore tail flops_any --job 1001              the hosts of a job, until it ends
 
 Without a terminal as its output, and with --lines, it prints a line for each value.
 """
+_LAST = 600
+"""Seconds back at which a stream of hosts begins."""
 _DRAW_SECONDS = 0.5
 """Between two pictures at least."""
 _PLOT_HEIGHT = 10
@@ -64,9 +68,13 @@ def _duration(ctx: click.Context, parameter: click.Parameter, text: str | None) 
     "--host", "hosts", metavar="HOST", multiple=True, callback=_names,
     help="Of these hosts; repeat it, or use commas (default: all hosts).",
 )  # fmt: skip
+@click.option(
+    "--job", "job_id", metavar="ID", type=click.IntRange(min=1),
+    help="Of the hosts of this job, from its start to its end.",
+)  # fmt: skip
 @click.option("--cluster", metavar="NAME", help="Of this cluster (default: the only one there is).")
 @click.option(
-    "--last", metavar="DURATION", default="10m", show_default=True, callback=_duration,
+    "--last", metavar="DURATION", callback=_duration, show_default="10m, or the start of the job",
     help="How far back it begins.",
 )  # fmt: skip
 @click.option("--for", "seconds", metavar="DURATION", callback=_duration, help="End after so long.")
@@ -78,8 +86,9 @@ def _duration(ctx: click.Context, parameter: click.Parameter, text: str | None) 
 def command(
     metrics: tuple[str, ...],
     hosts: tuple[str, ...],
+    job_id: int | None,
     cluster: str | None,
-    last: int,
+    last: int | None,
     seconds: int | None,
     lines: bool,
     sort: str,
@@ -87,6 +96,8 @@ def command(
     token: str,
 ) -> None:
     """Show metrics of a running store as they come in."""
+    if job_id and hosts:
+        raise click.UsageError("--job and --host: a job has its own hosts")
     with Asker(url, token=token) as asker:
         catalogue = Catalogue(asker)
         catalogue.check_metrics(metrics)
@@ -94,29 +105,30 @@ def command(
         if catalogue.clusters is not None and cluster not in catalogue.clusters:
             raise QueryError(catalogue.explain_cluster(cluster))
     console = Console(highlight=False, markup=False, emoji=False)
-    picture = None if lines or not console.is_terminal else _Picture(console, cluster, last, sort)
-    trio.run(_follow, Client(url, token=token), cluster, metrics, hosts, last, seconds or math.inf, picture)
+    picture = None if lines or not console.is_terminal else _Picture(console, cluster, last or 0, sort)
+    client = Client(url, token=token)
+    if job_id:
+        opened = client.stream_job(cluster, job_id, metrics, window=last or 0)
+    else:
+        queries = [Query(metric, host) for metric in metrics for host in hosts]
+        everywhere = () if hosts else metrics
+        opened = client.stream(cluster, queries, for_all_nodes=everywhere, window=last or _LAST)
+    trio.run(_follow, client, opened, seconds or math.inf, picture)
 
 
 async def _follow(
-    client: Client,
-    cluster: str,
-    metrics: Sequence[str],
-    hosts: Sequence[str],
-    last: int,
-    seconds: float,
-    picture: "_Picture | None",
+    client: Client, opened: AbstractAsyncContextManager[Stream], seconds: float, picture: "_Picture | None"
 ) -> None:
-    """Show what comes, for so long."""
-    queries = [Query(metric, host) for metric in metrics for host in hosts]
-    everywhere = () if hosts else metrics
+    """Show what comes, for so long, or until the job ends."""
     with trio.move_on_after(seconds):
-        async with client, client.stream(cluster, queries, for_all_nodes=everywhere, window=last) as stream:
+        async with client, opened as stream:
             if picture is None:
                 async for update in stream:
                     _print(update)
             else:
                 await picture.follow(stream)
+            if stream.ended is not None:
+                click.echo(f"job {stream.job['jobId']}: {stream.ended.state}", err=True)
 
 
 def _print(update: Update) -> None:
@@ -154,6 +166,7 @@ class _Picture:
     console: Console
     cluster: str
     last: int
+    """Seconds; 0: what the stream has."""
     sort: str
 
     async def follow(self, stream: Stream) -> None:
@@ -165,7 +178,8 @@ class _Picture:
 
     def _draw(self, stream: Stream) -> RenderableType:
         now = int(time.time())
-        sheets = make_sheets(stream, self.cluster, start=now - self.last, now=now)
+        start = now - self.last if self.last else stream.start
+        sheets = make_sheets(stream, self.cluster, start=start, now=now)
         if not sheets:
             return Text("nothing yet")
         height = (self.console.height - 1) // len(sheets)

@@ -11,8 +11,21 @@ nothing that the server is made of. docs/reference/python.md describes the names
 
 from ccstore.client.errors import ServerError
 from ccstore.client.http import Client
-from ccstore.client.messages import Change, Result, Series, Update
-from ccstore.client.stream import Stream
+from ccstore.client.messages import Change, JobEnd, Node, NodeUpdate, Result, Series, Update
+from ccstore.client.stream import NodeStream, Stream
 from ccstore.model import Query
 
-__all__ = ["Change", "Client", "Query", "Result", "Series", "ServerError", "Stream", "Update"]
+__all__ = [
+    "Change",
+    "Client",
+    "JobEnd",
+    "Node",
+    "NodeStream",
+    "NodeUpdate",
+    "Query",
+    "Result",
+    "Series",
+    "ServerError",
+    "Stream",
+    "Update",
+]

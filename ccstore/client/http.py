@@ -16,7 +16,7 @@ import orjson
 from ccstore.client.errors import ServerError
 from ccstore.client.messages import Result, decode_results, encode_queries
 from ccstore.client.nursery import open_plain_nursery
-from ccstore.client.stream import Stream
+from ccstore.client.stream import NodeStream, Stream
 from ccstore.model import Query
 
 __all__ = ["Client"]
@@ -115,6 +115,42 @@ class Client:
         wanted = {"query": request, "window": window, "format": "binary"}
         async with open_plain_nursery() as nursery:
             yield Stream(self.url, self.headers, self._verify, nursery, wanted)
+
+    @asynccontextmanager
+    async def stream_job(
+        self,
+        cluster: str,
+        job_id: int,
+        metrics: Sequence[str],
+        *,
+        start_time: int = 0,
+        scope: str = "node",
+        resolution: int = 0,
+        window: int = 0,
+    ) -> AsyncIterator[Stream]:
+        """Open a stream of the values of a job's hosts, from its start on; it ends when the job does.
+
+        start_time: of the job, seconds since the epoch; 0: the newest job of this number.
+        scope: which parts of the hosts: ``node``, ``socket``, ``memoryDomain``, ``core``, ``hwthread`` or
+        ``accelerator``.
+        window: how many seconds back it begins at most; 0: at the start of the job.
+        """
+        wanted = {
+            "job": {"cluster": cluster, "jobId": job_id, "startTime": start_time},
+            "metrics": metrics,
+            "scope": scope,
+            "resolution": resolution,
+            "format": "binary",
+            **({"window": window} if window else {}),
+        }
+        async with open_plain_nursery() as nursery:
+            yield Stream(self.url, self.headers, self._verify, nursery, wanted)
+
+    @asynccontextmanager
+    async def stream_nodes(self, cluster: str) -> AsyncIterator[NodeStream]:
+        """Open a stream of the states of a cluster's nodes: all of them, then every change."""
+        async with open_plain_nursery() as nursery:
+            yield NodeStream(self.url, self.headers, self._verify, nursery, {"nodes": {"cluster": cluster}})
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         where = f"{self.url}{path}"

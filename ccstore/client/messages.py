@@ -16,7 +16,19 @@ from numpy.typing import NDArray
 from ccstore.client.errors import ServerError
 from ccstore.model import Query
 
-__all__ = ["Change", "Data", "Result", "Series", "Update", "decode_data", "decode_results", "encode_queries"]
+__all__ = [
+    "Change",
+    "Data",
+    "JobEnd",
+    "Node",
+    "NodeUpdate",
+    "Result",
+    "Series",
+    "Update",
+    "decode_data",
+    "decode_results",
+    "encode_queries",
+]
 
 _HEAD = struct.Struct("<4sIIIq")
 _MAGIC = b"CCS1"
@@ -106,6 +118,68 @@ class Update:
     """Seconds since the epoch: values before are not told of any more."""
     reset: bool
     """Whether it holds everything anew, at the beginning or where something was missed."""
+
+
+@frozen
+class JobEnd:
+    """How a job ended."""
+
+    state: str
+    """Such as ``completed`` or ``failed``."""
+    stop_time: int
+    """Seconds since the epoch."""
+
+
+@frozen
+class Node:
+    """What a scheduler says of a node, and what the store sees of it; see ``/api/nodes``."""
+
+    cluster: str
+    subcluster: str
+    hostname: str
+    state: str
+    """``allocated``, ``reserved``, ``idle``, ``mixed``, ``down`` or ``unknown``."""
+    health: str
+    """``full``, ``partial`` or ``failed``."""
+    degraded: tuple[str, ...]
+    """Metrics that come late."""
+    missing: tuple[str, ...]
+    reported: int
+    """Seconds since the epoch; reports that said nothing new do not count."""
+    since: int
+    """Seconds since the epoch at which its state began."""
+    health_since: int
+    jobs_running: int
+    cpus_allocated: int
+    memory_allocated: int
+    """Megabytes."""
+    gpus_allocated: int
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> "Node":
+        """Make one of its description."""
+        known: dict[str, Any] = {}
+        for key, value in described.items():
+            if (name := _snake(key)) in _NODE_KEYS:
+                known[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**known)
+
+
+_NODE_KEYS = frozenset(one.name for one in Node.__attrs_attrs__)
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+@frozen
+class NodeUpdate:
+    """What was told of nodes at one moment."""
+
+    nodes: Sequence[Node]
+    """Those of which something is new, or all."""
+    reset: bool
+    """Whether it holds all nodes, at the beginning or where something was missed."""
 
 
 @frozen
