@@ -11,7 +11,6 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "rooms", "tests", "docs", "examples"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -31,6 +30,8 @@ def find_pythons() -> list[str]:
 
 
 PYTHONS = find_pythons()
+BOTH_ENDS = dict.fromkeys(f"tests-{version}" for version in (PYTHONS[-1], PYTHONS[0]))
+nox.options.sessions = ["lint", "types", "rooms", *BOTH_ENDS, "docs", "examples", "browser"]
 
 
 def install(session: nox.Session, group: str, *, package: bool = True) -> None:
@@ -39,35 +40,30 @@ def install(session: nox.Session, group: str, *, package: bool = True) -> None:
     session.install(*requirements, *(["."] if package else []))
 
 
-# They look for trouble by brute force: every operation, every step of the event loop, every byte. What
-# they find does not depend on the version of Python, so once is enough.
-CAMPAIGNS = [
-    "tests/test_cli_bench.py",
-    "tests/test_disk_conversion.py",
-    "tests/test_memory_jit.py",
-    "tests/test_memory_properties.py",
-    "tests/test_memory_restore.py",
-    "tests/test_memory_saving.py",
-    "tests/test_server_recovery_crashes.py",
-    "tests/test_server_recovery_kill.py",
-    "tests/test_server_recovery_reference_crashes.py",
-    "tests/test_server_recovery_reference_writing.py",
-    "tests/test_server_service_stop.py",
-    "tests/test_server_wal_cancel.py",
-    "tests/test_server_wal_faults.py",
+# What depends on the version of Python, or of Quart, which has others for older ones. The rest does not, and
+# CI has a quarter of an hour: so by default the newest Python runs all tests, and the oldest these.
+VERSIONED = [
+    "tests/test_client*.py",
+    "tests/test_cli_main.py",
+    "tests/test_public_names.py",
+    "tests/test_server_api_query.py",
+    "tests/test_server_api_requests.py",
+    "tests/test_server_http*.py",
+    "tests/test_server_live.py",
+    "tests/test_server_nats_client.py",
+    "tests/test_server_service.py",
 ]
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests on every Python found; the newest one looks hard, the others more quickly."""
+    """Run the tests: all of them on the newest Python found, and what versions differ in on others."""
     install(session, "test")
     session.run("ccstore", "warmup")
-    others, effort = ["tests/test_docs.py", "tests/test_examples.py"], {}
+    chosen = [f"--ignore={path}" for path in ("tests/test_docs.py", "tests/test_examples.py")]
     if session.python != PYTHONS[-1]:
-        others, effort = [*others, *CAMPAIGNS], {"CCSTORE_FUZZ_EXAMPLES": "30"}
-    ignored = [f"--ignore={path}" for path in others]
-    session.run("pytest", "-n", "auto", *ignored, *session.posargs, env=effort)
+        chosen = sorted(str(path) for pattern in VERSIONED for path in Path().glob(pattern))
+    session.run("pytest", "-n", "auto", *chosen, *session.posargs)
 
 
 @nox.session
@@ -106,6 +102,17 @@ def examples(session: nox.Session) -> None:
     install(session, "test")
     session.run("ccstore", "warmup")
     session.run("pytest", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the page with Debian's chromium, and take the screenshots of the documentation."""
+    if shutil.which("chromium") is None:
+        session.skip("there is no chromium (wanted: apt-get install chromium)")
+    install(session, "test")
+    session.install(*nox.project.dependency_groups(PYPROJECT, "browser"))
+    session.run("ccstore", "warmup")
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session(default=False)

@@ -30,7 +30,7 @@ def split(name: str) -> tuple[str, str]:
     for known in TYPES:
         if name.startswith(known):
             return known, name[len(known) :]
-    digits = next((k for k, c in enumerate(name) if c in "0123456789"), len(name))
+    digits = next((k for k, c in enumerate(name) if c in "0123456789/"), len(name))
     return name[:digits], name[digits:]
 
 

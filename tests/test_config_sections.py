@@ -92,6 +92,7 @@ TAKEN = [
     ("main/api-subjects/job-concurrency", 3, 3),
     ("main/api-subjects/job-concurrency", 0, 8),
     ("main/api-subjects/node-concurrency", -1, 2),
+    ("main/api-subjects/early-stop-wait", "2m", 120.0),
     ("main/nodestate-retention/policy", "delete", "delete"),
     ("main/nodestate-retention/age", 2, 2 * HOURS),
     ("main/nodestate-retention/age", 0, 24 * HOURS),

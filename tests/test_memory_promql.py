@@ -13,7 +13,7 @@ from memory_tools import SUM, make_store, steps, write
 
 from ccstore.errors import QueryError
 from ccstore.memory import matching, promql
-from ccstore.memory.matching import split_component
+from ccstore.memory.components import split_component
 from ccstore.memory.promql import Steps, evaluate, number_of
 from ccstore.memory.store import Store
 from ccstore.model import Metric
@@ -228,6 +228,7 @@ def test_order() -> None:
         ("acceleratorGPU-1a2b", ("accelerator", "GPU-1a2b")),
         ("memoryDomain3", ("memoryDomain", "3")),
         ("networketh0", ("networketh", "0")),
+        ("filesystem/home", ("filesystem", "/home")),
         ("mem1", ("mem", "1")),
         ("7", ("", "7")),
         ("socket", ("socket", "")),
@@ -236,7 +237,7 @@ def test_order() -> None:
     ids=repr,
 )
 def test_names_of_components(name: str, parts: tuple[str, str]) -> None:
-    """A known type ends where its name does, another one before the first digit."""
+    """A known type ends where its name does, another one before the first digit or slash."""
     assert split_component(name) == parts == oracle.split(name)
 
 

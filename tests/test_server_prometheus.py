@@ -14,7 +14,7 @@ from apiserver import Server, make_config, running, series
 from serving import NOW, Answer
 
 from ccstore.errors import QueryError, UnavailableError
-from ccstore.memory import matching, promql
+from ccstore.memory import components, promql
 from ccstore.memory.kernels import promql as kernels
 from ccstore.model import Aggregation, Metric
 from ccstore.server import prometheus, stepwise
@@ -439,8 +439,8 @@ def test_the_limits_of_the_page(limit: str) -> None:
 def test_the_types_of_the_page() -> None:
     """The names of types that are known, and what becomes of the components it shows."""
     page = " ".join(PAGES["reference/prometheus.md"].split())
-    listed = ", ".join(f"`{name}`" for name in matching._TYPES[:-1])
-    assert f"{listed} and `{matching._TYPES[-1]}` end where" in page
+    listed = ", ".join(f"`{name}`" for name in components._TYPES[:-1])
+    assert f"{listed} and `{components._TYPES[-1]}` end where" in page
     rows = re.findall(r"\| `(\S+)` \| `(\S+)` \| `(\S+)` \|", page)
     assert len(rows) == 3
-    assert all(matching.split_component(name) == (kind, number) for name, kind, number in rows)
+    assert all(components.split_component(name) == (kind, number) for name, kind, number in rows)

@@ -10,27 +10,24 @@ for each series. A search goes on host by host, a few hosts at a time, and other
 Invariant: an id is good as long as the index's epoch is that of its search; whoever lets others run looks.
 """
 
-import re
 from collections.abc import Collection, Container, Iterator, Sequence
 
 import numpy as np
 from attrs import Factory, define, field, frozen
 from numpy.typing import NDArray
 
+from ccstore.memory.components import by_number, split_component
 from ccstore.memory.kernels.promql import find_series
 from ccstore.memory.store import Store
 from ccstore.model.promql import NAME, Matcher
 
-__all__ = ["LABELS", "Found", "Host", "Key", "Search", "split_component", "values_of"]
+__all__ = ["LABELS", "Found", "Host", "Key", "Search", "values_of"]
 
 LABELS = (NAME, "cluster", "hostname", "stype", "stype_id", "type", "type_id")
 """All labels there are, in the order of their names."""
 
 _BELOW = LABELS[3:]
 
-_TYPES = ("accelerator", "core", "die", "hwthread", "memoryDomain", "node", "socket")
-_COMPONENT = re.compile(rf"({'|'.join(_TYPES)}|[^0-9]*)(.*)", re.DOTALL)
-_DIGITS = re.compile("([0-9]+)")
 Host = tuple[str, str]
 """Cluster and name."""
 
@@ -41,18 +38,6 @@ _HOSTS = 200
 """Hosts that are searched in one turn, at most: a regular expression takes 5 us for the name of each."""
 _SERIES = 700
 """Series that are looked at in one turn, about; a millisecond."""
-
-
-def split_component(name: str) -> tuple[str, str]:
-    """Return type and id of a component's name, such as ``socket`` and ``0``."""
-    found = _COMPONENT.fullmatch(name)
-    assert found is not None, "the pattern matches every text"
-    return found[1], found[2]
-
-
-def _order(text: str) -> list[tuple[bool, int, str]]:
-    """Return a key that sorts names so that ``socket2`` comes before ``socket10``."""
-    return [(bool(i % 2), int(part[:18]) if i % 2 else 0, part) for i, part in enumerate(_DIGITS.split(text))]
 
 
 @frozen
@@ -227,7 +212,7 @@ class Search:
         if not all(self.accepts(label, value) for label, value in labels.items()):
             return -1
         present = {label: value for label, value in labels.items() if value}
-        self.tails.append(Tail(present, (_order(component), _order(part))))
+        self.tails.append(Tail(present, (by_number(component), by_number(part))))
         return len(self.tails) - 1
 
 

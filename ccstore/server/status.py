@@ -6,11 +6,14 @@ of them names a host or a value.
 
 from typing import Any
 
+import attrs
 from quart import Response, request
 
 from ccstore import __version__
+from ccstore.memory.components import components_of
 from ccstore.model import Metric
-from ccstore.server.answers import json_answer, text_answer
+from ccstore.server import page
+from ccstore.server.answers import HttpError, json_answer
 from ccstore.server.auth import Permission
 from ccstore.server.http import App, route
 from ccstore.server.metrics import CONTENT_TYPE_LATEST, encode_metrics, encode_stats
@@ -33,7 +36,8 @@ ccstore {__version__}
   GET /api/nodes, /api/nodes/{{cluster}}/{{host}}
   GET /api/jobs, /api/jobs/{{job}}   jobs, running and ended
   GET /api/debug?selector=A:B      what is in memory
-  GET /api/clusters, /api/metrics  what there is to ask for
+  GET /api/clusters, /api/metrics, /api/components
+                                   what there is to ask for
   GET, POST /api/v1/query, /api/v1/query_range, /api/v1/series, /api/v1/labels
   GET /api/v1/label/{{name}}/values, /api/v1/metadata, /api/v1/status/buildinfo
                                    a part of the API of Prometheus, for Grafana
@@ -46,10 +50,7 @@ ccstore {__version__}
 
 def add_routes(app: App, services: Services) -> None:
     """Add the routes to an application."""
-
-    @app.get("/")
-    async def index() -> Response:
-        return text_answer(_INDEX)
+    page.add_routes(app, _INDEX)
 
     @route(app, "/api/health/live", methods=["GET"], permission=None)
     async def live() -> Response:
@@ -71,6 +72,15 @@ def add_routes(app: App, services: Services) -> None:
     async def stored_metrics() -> Response:
         metrics = services.config.metrics_of(request.args.get("cluster", ""))
         return json_answer({"metrics": [_describe(metric) for metric in metrics.values()]})
+
+    @route(app, "/api/components", methods=["GET"], permission=Permission.READ)
+    async def components() -> Response:
+        services.check_recovered()
+        cluster, host = request.args.get("cluster", ""), request.args.get("host", "")
+        found = [attrs.asdict(component) for component in components_of(services.store, cluster, host)]
+        if not found:
+            raise HttpError(404, f"host: {cluster!r} has no {host!r} with samples")
+        return json_answer({"cluster": cluster, "host": host, "components": found})
 
     @route(app, "/api/stats", methods=["GET"], permission=Permission.READ)
     async def stats() -> Response:

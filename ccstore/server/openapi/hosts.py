@@ -39,6 +39,22 @@ PATHS: Mapping[str, Mapping[str, Node]] = {
             answers={"200": {"description": "By name.", "content": json_content(ref("Clusters"))}},
         )
     },
+    "/api/components": {
+        "get": operation(
+            "components", "What a host has", permission=Permission.READ,
+            parameters=[
+                parameter("cluster", _TEXT, "The cluster.", required=True),
+                parameter("host", _TEXT, "The host.", required=True),
+            ],
+            answers={
+                "200": {
+                    "description": "The host and its components.",
+                    "content": json_content(ref("Components")),
+                },
+                **responses(404, 503),
+            },
+        )
+    },
     "/api/metrics": {
         "get": operation(
             "metrics", "The metrics that are stored", permission=Permission.READ,
@@ -74,6 +90,23 @@ SCHEMAS: Mapping[str, Node] = {
     },
     "Clusters": strict(
         {"clusters": array(strict({"name": _TEXT, "hosts": {"type": "integer", "minimum": 0}}))}
+    ),
+    "Components": strict(
+        {
+            "cluster": _TEXT,
+            "host": _TEXT,
+            "components": array(
+                strict(
+                    {
+                        "type": _TEXT,
+                        "id": _TEXT,
+                        "subtype": _TEXT,
+                        "subid": _TEXT,
+                        "metrics": array(_TEXT),
+                    }
+                )
+            ),
+        }
     ),
     "Metrics": strict(
         {

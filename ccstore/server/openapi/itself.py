@@ -4,7 +4,17 @@ from collections.abc import Mapping
 
 from ccstore.server.auth import Permission
 from ccstore.server.ledger import OUTCOMES
-from ccstore.server.openapi.parts import Node, array, json_content, operation, ref, strict, text_content
+from ccstore.server.openapi.parts import (
+    Node,
+    array,
+    json_content,
+    operation,
+    parameter,
+    ref,
+    responses,
+    strict,
+    text_content,
+)
 
 __all__ = ["PATHS", "SCHEMAS"]
 
@@ -61,8 +71,24 @@ PATHS: Mapping[str, Mapping[str, Node]] = {
     },
     "/": {
         "get": operation(
-            "index", "The list of routes, for people", permission=None,
-            answers={"200": {"description": "Text.", "content": text_content("ccstore ...\n")}},
+            "index", "The page, for people", permission=None,
+            answers={
+                "200": {
+                    "description": "HTML for who prefers it, else the list of routes.",
+                    "content": {**text_content("ccstore ...\n"), "text/html": {"schema": _TEXT}},
+                }
+            },
+        )
+    },
+    "/page/{name}": {
+        "get": operation(
+            "page", "The files of the page", permission=None,
+            parameters=[parameter("name", _TEXT, "Path of the file.", where="path")],
+            answers={
+                "200": {"description": "The file.", "content": {"*/*": {}}},
+                "304": {"description": "It is as it was."},
+                **responses(404),
+            },
         )
     },
 }  # fmt: skip
