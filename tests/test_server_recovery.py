@@ -309,7 +309,7 @@ def _fail_logs(_number, _name, path):
 
 
 async def test_a_file_that_cannot_be_read():
-    """An error of the disk costs that file and is reported; the start goes on."""
+    """An error of the disk costs that file and is reported; under another name it outlives all rounds."""
     disk, journal = await make_directory(shards=1)
     path = max(path for path in disk.names if path.suffix == ".ckpt")
 
@@ -319,9 +319,33 @@ async def test_a_file_that_cannot_be_read():
                 raise OSError(5, "Input/output error", str(wanted))
             return super().map(wanted)
 
-    store, report, _ = await recovered(Failing(names=disk.names))
+    failing = Failing(names=disk.names)
+    store, report, _ = await recovered(failing)
     assert contents(store) == journal.latest()
-    assert report.damage == [f"{path}: [Errno 5] Input/output error: '{path}'"]
+    aside = path.with_name(f"{path.name}.unreadable")
+    assert report.damage == [f"{path}: [Errno 5] Input/output error: '{path}'; set aside as {aside.name}"]
+    assert path not in failing.names
+    assert aside in failing.names
+
+
+async def test_a_segment_that_could_not_be_read_is_there_for_another_start():
+    """Its samples are missing until it has its name back, whatever was written and removed meanwhile."""
+    disk, journal = await make_directory(shards=1)
+    path = max(path for path in disk.names if path.suffix == ".log")
+
+    class Failing(MemoryDisk):
+        def map(self, wanted):
+            if wanted == path:
+                raise OSError(24, "Too many open files", str(wanted))
+            return super().map(wanted)
+
+    failing = Failing(names=disk.names)
+    poor, _, _ = await recovered(failing)
+    assert contents(poor) != journal.latest()
+    failing.replace(path.with_name(f"{path.name}.unreadable"), path)
+    rich, report, _ = await recovered(MemoryDisk(names=failing.names))
+    assert contents(rich) == journal.latest()
+    assert report.damage == []
 
 
 async def test_strange_files():

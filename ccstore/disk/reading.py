@@ -3,10 +3,12 @@
 Owns how files are taken apart for recovery. Never touches the store: `read_files` yields what files hold, in
 their order. It blocks and belongs into a worker thread; each step of it takes some milliseconds.
 
-It changes nothing but this: the torn end of a segment is cut off, once all before it was read.
+It changes nothing but this: the torn end of a segment is cut off, once all before it was read; and a file
+that the disk does not give is set aside.
 
 Invariant: a piece holds whole frames, and names come before what hangs on them. What cannot be read is told
-with the end of its file, and nothing that a file holds makes `read_files` raise.
+with the end of its file, and nothing that a file holds makes `read_files` raise. It raises OSError only if a
+file that cannot be read cannot be renamed either.
 
 A log that many small messages wrote has some hundred samples in a frame. One by one, handing them over would
 take longer than reading them.
@@ -26,7 +28,10 @@ from ccstore.disk.segment import FRAME_SAMPLES, SegmentReader, empty_samples
 from ccstore.errors import CorruptionError
 from ccstore.model import Names, Runs, Samples
 
-__all__ = ["End", "Piece", "is_older", "read_files"]
+__all__ = ["UNREADABLE", "End", "Piece", "is_older", "read_files"]
+
+UNREADABLE = ".unreadable"
+"""Behind the name of a file that a start could not read."""
 
 _VALUES = 1 << 20
 """Samples of a piece, more or less: 16 MiB, some milliseconds to read. From 4 MiB on numpy asks for large
@@ -56,6 +61,8 @@ class End:
     """At the end of a segment: what was being written when the server was ended."""
     torn: str = ""
     """What they are, and what became of them."""
+    is_set_aside: bool = False
+    """Whether the disk did not give it, and it has another name now."""
     is_skipped: bool = False
     """Whether the file was not read because all of it is too old."""
 
@@ -72,8 +79,22 @@ def read_files(
             yield from (
                 _read_segment(disk, file) if file.is_segment else _read_checkpoint(disk, file, since, used)
             )
-        except (CorruptionError, OSError) as error:
+        except (CorruptionError, FileNotFoundError) as error:
             yield End(file, [str(error)])
+        except OSError as error:
+            yield End(file, [_set_aside(disk, file, error)], is_set_aside=True)
+
+
+def _set_aside(disk: Disk, file: ColumnarFile, error: OSError) -> str:
+    """Rename a file that the disk did not give, say so; raises OSError if even that fails.
+
+    Perhaps another start can read it. Under its own name the next round of checkpoints would remove it, for
+    all that it holds is in memory then, as far as that round knows.
+    """
+    aside = file.path.with_name(f"{file.path.name}{UNREADABLE}")
+    disk.replace(file.path, aside)
+    disk.sync_directory(file.path.parent)
+    return f"{error}; set aside as {aside.name}"
 
 
 def is_older(disk: Disk, file: ColumnarFile, time: int) -> bool:

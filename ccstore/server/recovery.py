@@ -6,7 +6,8 @@ in a worker thread (`ccstore.disk.reading`), a little ahead of what is put into 
 some milliseconds: HTTP answers meanwhile, with the progress.
 
 Whatever is damaged costs itself. Nothing is removed, so that somebody can look at it. Only the torn end of a
-segment is cut off, once; the log goes on in new files.
+segment is cut off, once; the log goes on in new files. A file that the disk does not give gets another name,
+so that no round of checkpoints removes it.
 
 Invariant: after recovery, what came from a checkpoint is marked as saved, and what came from the log is not,
 so the next checkpoint holds it. All that was read is on the medium: what comes later relies on it.
@@ -88,7 +89,8 @@ async def _recover_columnar(loader: "_Loader", directory: Path) -> int:
     if len(report.damage) > known and segments and segments[0].number < covered:
         # In the order in which they were written, so that the newer value of a slot stays.
         log.error("recovery: damaged checkpoints: all that is left of the log is read")
-        await loader.load(files[files.index(segments[0]) :])
+        left = files[files.index(segments[0]) :]
+        await loader.load([file for file in left if file not in loader.set_aside])
     else:
         await loader.load([file for file in segments if file.number >= covered])
         for file in segments:
@@ -129,6 +131,8 @@ class _Loader:
         self._since = since
         self._used = used
         self._restorer = Restorer(store, report)
+        self.set_aside: set[ColumnarFile] = set()
+        """What the disk did not give."""
 
     async def load(self, files: Sequence[ColumnarFile]) -> None:
         """Load files in this order, as far as they can be read; what cannot is reported."""
@@ -156,6 +160,8 @@ class _Loader:
         if end.is_skipped:
             self.skip(end.file)
             return
+        if end.is_set_aside:
+            self.set_aside.add(end.file)
         for found in end.damage:
             damage = f"{end.file.path}: {found}"
             if damage not in self.report.damage:  # of a file that is read for the second time
