@@ -59,19 +59,32 @@ addEventListener("keydown", (event) => {
 // --- search: a number is a job, anything else a host
 
 const search = document.getElementById("search");
-let known = [];
+let known = Promise.resolve([]); // the nodes, asked for when somebody begins to search
 
-search.elements.text.addEventListener("focus", async () => {
+async function learn() {
   const { nodes } = await get("/api/nodes/");
-  known = nodes;
   document.getElementById("found").replaceChildren(...nodes.slice(0, 5000).map((n) => el("option", { value: n.hostname })));
-});
+  return nodes;
+}
+
+search.elements.text.addEventListener("focus", () => { known = learn(); known.catch(() => {}); });
+
+/** A host of which there are samples, although no scheduler has told of it. */
+async function stored(hostname) {
+  for (const { name: cluster } of (await get("/api/clusters")).clusters) {
+    const path = `/api/components?${new URLSearchParams({ cluster, host: hostname })}`;
+    const answer = await get(path).catch((error) => { if (error.status !== 404) throw error; });
+    if (answer) return { cluster, hostname };
+  }
+  return null;
+}
 
 search.addEventListener("submit", async (event) => {
   event.preventDefault();
   const input = search.elements.text, text = input.value.trim();
-  const found = known.find((n) => n.hostname === text) ?? known.find((n) => n.hostname.startsWith(text));
   try {
+    const nodes = await known; // who types fast is here before the answer
+    const found = nodes.find((n) => n.hostname === text) ?? nodes.find((n) => n.hostname.startsWith(text)) ?? await stored(text);
     if (found) location.hash = `#/node/${encodeURIComponent(found.cluster)}/${encodeURIComponent(found.hostname)}`;
     else if (/^\d+$/.test(text)) {
       const job = await get(`/api/jobs/${text}/`);
