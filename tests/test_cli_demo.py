@@ -121,12 +121,12 @@ async def test_what_is_suggested_works():
         async with trio.open_nursery() as running:
             running.start_soon(partial(run, schedule, screen, hosts=16))
             url = (await screen.wait(r"http://[\d.:]+"))[0]
-            await screen.wait("metrics")
+            await screen.wait("how the store is")
             commands = [line for line, _ in suggest(make_site(16, cluster="birch"), url, NOW)]
-            assert len(commands) == 7
+            assert len(commands) == 8
             for line in commands[1:]:
                 arguments = shlex.split(line.removeprefix(program()))
-                assert arguments[0] in ("query", "nodes", "jobs")
+                assert arguments[0] in ("query", "nodes", "jobs", "status")
                 times = ["--cluster", "birch", "--from", str(NOW - 600), "--to", str(NOW)]
                 times = times if arguments[0] == "query" else []
                 assert await trio.to_thread.run_sync(main.run, [*arguments, *times]) == ExitCode.OK
@@ -142,7 +142,8 @@ def test_suggestions_name_hosts_and_metrics_of_the_site():
         suggested = [line for line, _ in suggest(site, URL, NOW + seed * 5000)]
         assert suggested[0] == f"{program()} query"
         assert suggested[1:3] == [f"{program()} nodes", f"{program()} jobs"]
-        for line in suggested[3:]:
+        assert suggested[-1] == f"{program()} status"
+        for line in suggested[3:-1]:
             metric, option, names = line.removeprefix(f"{program()} query ").split()[:3]
             assert metric in DEFAULT_METRICS
             assert option == "--host"
@@ -163,7 +164,7 @@ def test_a_command_can_be_copied_at_any_width(width):
     """It shares its line only with what fits beside it, and is never cut."""
     site = make_site(16, cluster="birch")
     lines = [line.plain.rstrip() for line in describe(site, URL, NOW, width)]
-    for wanted, about in [*suggest(site, URL, NOW), (f"curl {URL}/metrics", "how the store is")]:
+    for wanted, about in suggest(site, URL, NOW):
         (line,) = [line for line in lines if re.match(rf" +{re.escape(wanted)}(   |$)", line)]
         assert len(line) < width or line.strip() == wanted
         assert (about in line) != (f"  # {about}" in lines)
@@ -239,7 +240,7 @@ async def test_a_signal_ends_it_cleanly(number, code):
                 cwd=ROOT,
             )
         )
-        said = await read_until(process.stdout, b"/metrics")
+        said = await read_until(process.stdout, b"how the store is")
         process.send_signal(number)
         said += b"".join([chunk async for chunk in process.stdout])
         complaints = b"".join([chunk async for chunk in process.stderr])

@@ -208,7 +208,8 @@ def describe(site: Site, url: str, now: int, width: int) -> list[Text]:
     it can be copied whatever the width (columns) of the terminal.
     """
     past = f"{grouped(site.hosts)} hosts of the cluster {CLUSTER}, {grouped(site.series)} series"
-    commands = [*suggest(site, url, now), (f"curl {url}/metrics", "how the store is")]
+    commands = suggest(site, url, now)
+    job = max(site.running_jobs(now), key=lambda job: len(job.hosts), default=None)
     longest = max(len(command) for command, _ in commands)
     if 4 + longest + 3 + max(len(about) for _, about in commands) < width:
         lines = [
@@ -225,7 +226,10 @@ def describe(site: Site, url: str, now: int, width: int) -> list[Text]:
         Text(),
         Text.assemble("  ", ("ccstore demo", "bold"), f"   {past}"),
         Text(),
-        Text.assemble("  ", (url, "bold cyan")),
+        Text("  Open in a browser:"),
+        Text(),
+        Text.assemble("    ", (url, "bold cyan")),
+        *([Text.assemble("    ", (f"{url}/#/job/{CLUSTER}/{job.job_id}", "cyan"))] if job else []),
         Text(),
         Text("  Try in another terminal:"),
         Text(),
@@ -250,6 +254,7 @@ def suggest(site: Site, url: str, now: int) -> list[tuple[str, str]]:
         found.append((f"{query} {metric} --host {hosts}{where}", f"{about}, a job of {job.user}"))
     _, host, _ = site.host_names[0]
     found.append((f"{query} flops_any --host {host} --type hwthread --ids 0-3{where}", "single threads"))
+    found.append((f"{program()} status{where}", "how the store is"))
     return found
 
 

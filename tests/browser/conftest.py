@@ -128,7 +128,7 @@ class Eyes:
 
 @pytest.fixture
 def eyes(chromium: Browser) -> Iterator[Eyes]:
-    """A fresh page; at the end nothing in it has complained, but for connections that a test cut."""
+    """A fresh page; nothing in it complains but of cut connections, tokens and hosts in vain."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
     seen = Eyes(context.new_page())
     seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
